@@ -1,0 +1,18 @@
+//! What the command line programs share: errors and exit codes, output formats, tables, prompts,
+//! progress and logging. Nothing here knows a command.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+mod format;
+mod progress;
+mod prompt;
+mod table;
+mod text;
+
+pub use error::{CliError, ExitCode, report, run_main};
+pub use format::{Format, UnknownFormat, print_structured, write_structured};
+pub use progress::Progress;
+pub use prompt::{Prompter, PromptError};
+pub use table::Table;
+pub use text::{printable, stdout_is_terminal, terminal_width};

@@ -1,0 +1,80 @@
+//! What tests and the demo need from the machine, installed with its ordinary package managers.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+use crate::run::succeed;
+
+/// A program, and the Debian package that brings it.
+pub(crate) struct Need {
+    program: &'static str,
+    package: &'static str,
+}
+
+const fn need(program: &'static str, package: &'static str) -> Need {
+    Need { program, package }
+}
+
+/// For the demo.
+pub(crate) const DEMO: &[Need] =
+    &[need("sshd", "openssh-server"), need("ssh", "openssh-client"), need("curl", "curl")];
+
+/// For the tests.
+pub(crate) const TEST: &[Need] = &[
+    need("sshd", "openssh-server"),
+    need("ssh", "openssh-client"),
+    need("curl", "curl"),
+    need("vim.tiny", "vim-tiny"),
+    need("rsync", "rsync"),
+    need("/usr/lib/x86_64-linux-gnu/libnss_wrapper.so", "libnss-wrapper"),
+];
+
+/// For the benchmarks.
+pub(crate) const BENCH: &[Need] = &[need("sshd", "openssh-server"), need("ssh", "openssh-client")];
+
+/// Installs what is missing. Without the rights to do so, says what to type.
+pub(crate) fn install(needs: &[Need]) -> Result<()> {
+    let mut missing: Vec<&str> =
+        needs.iter().filter(|need| !present(need.program)).map(|need| need.package).collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !present("apt-get") {
+        bail!("missing on this machine: {}; install them with its package manager", missing.join(" "));
+    }
+    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.starts_with(b"0\n"));
+    let apt = |args: &[&str]| {
+        let mut command = if root {
+            Command::new("apt-get")
+        } else {
+            let mut sudo = Command::new("sudo");
+            sudo.args(["-n", "apt-get"]);
+            sudo
+        };
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(args).stdout(Stdio::null());
+        command
+    };
+    eprintln!("installing {}", missing.join(" "));
+    // A package may start its service; tests start their own, so the machine's stays off.
+    let mut install = apt(&["install", "-y", "-q", "--no-install-recommends"]);
+    install.args(&missing).env("RUNLEVEL", "1");
+    if succeed(&mut install).is_err() {
+        succeed(&mut apt(&["update", "-q"]))?;
+        if succeed(&mut install).is_err() {
+            bail!("could not install; type: apt-get install {}", missing.join(" "));
+        }
+    }
+    Ok(())
+}
+
+fn present(program: &str) -> bool {
+    if program.starts_with('/') {
+        return std::path::Path::new(program).exists();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into(), "/usr/local/sbin".into()])
+        .any(|folder| folder.join(program).is_file())
+}
