@@ -1,0 +1,238 @@
+//! SSH and sessions in general.
+
+use crate::macros::messages;
+use crate::parts::*;
+
+messages! {
+    /// `session.start`
+    SessionStart {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 session: part(SessionMetadata) ~ "",
+        4 server: part(ServerMetadata) ~ "",
+        5 connection: part(ConnectionMetadata) ~ "",
+        6 size: string ? "size",
+        7 kubernetes: part(KubernetesClusterMetadata) ~ "",
+        8 pod: part(KubernetesPodMetadata) ~ "",
+        9 initial_command: strings ? "initial_command",
+        10 session_recording: string ? "session_recording",
+        12 invited: strings ? "invited",
+        13 reason: string ? "reason",
+    }
+
+    /// `session.join`
+    SessionJoin {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 session: part(SessionMetadata) ~ "",
+        4 server: part(ServerMetadata) ~ "",
+        5 connection: part(ConnectionMetadata) ~ "",
+        6 kubernetes: part(KubernetesClusterMetadata) ~ "",
+    }
+
+    /// `session.leave`
+    SessionLeave {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 session: part(SessionMetadata) ~ "",
+        4 server: part(ServerMetadata) ~ "",
+        5 connection: part(ConnectionMetadata) ~ "",
+    }
+
+    /// `print`: what a terminal showed. In recordings only, never in the audit log.
+    SessionPrint {
+        1 metadata: part(Metadata) ~ "",
+        2 chunk_index: int64 = "ci",
+        3 data: bytes - "",
+        4 bytes: int64 = "bytes",
+        5 ms: int64 = "ms",
+        6 offset: int64 = "offset",
+    }
+
+    /// `resize`
+    Resize {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 session: part(SessionMetadata) ~ "",
+        4 connection: part(ConnectionMetadata) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+        6 size: string ? "size",
+        7 kubernetes: part(KubernetesClusterMetadata) ~ "",
+        8 pod: part(KubernetesPodMetadata) ~ "",
+    }
+
+    /// `session.end`
+    SessionEnd {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 session: part(SessionMetadata) ~ "",
+        4 connection: part(ConnectionMetadata) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+        6 enhanced_recording: bool = "enhanced_recording",
+        7 interactive: bool = "interactive",
+        8 participants: strings = "participants",
+        9 session_start: time = "session_start",
+        10 session_stop: time = "session_stop",
+        11 kubernetes: part(KubernetesClusterMetadata) ~ "",
+        12 pod: part(KubernetesPodMetadata) ~ "",
+        13 initial_command: strings ? "initial_command",
+        14 session_recording: string ? "session_recording",
+    }
+
+    /// `session.data`: byte counts of a connection.
+    SessionData {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 session: part(SessionMetadata) ~ "",
+        4 server: part(ServerMetadata) ~ "",
+        5 connection: part(ConnectionMetadata) ~ "",
+        6 bytes_transmitted: uint64 = "tx",
+        7 bytes_received: uint64 = "rx",
+    }
+
+    /// `session.upload`: the recording is stored.
+    SessionUpload {
+        1 metadata: part(Metadata) ~ "",
+        2 session: part(SessionMetadata) ~ "",
+        5 url: string = "url",
+    }
+
+    /// `session.rejected`: a limit was hit.
+    SessionReject {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 server: part(ServerMetadata) ~ "",
+        4 connection: part(ConnectionMetadata) ~ "",
+        5 reason: string = "reason",
+        6 maximum: int64 = "max",
+    }
+
+    /// `session.connect`: a plain OpenSSH server was connected to.
+    SessionConnect {
+        1 metadata: part(Metadata) ~ "",
+        2 server: part(ServerMetadata) ~ "",
+        3 connection: part(ConnectionMetadata) ~ "",
+    }
+
+    /// `exec`: a command without a terminal.
+    Exec {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 connection: part(ConnectionMetadata) ~ "",
+        4 session: part(SessionMetadata) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+        6 command: part(CommandMetadata) ~ "",
+        7 kubernetes: part(KubernetesClusterMetadata) ~ "",
+        8 pod: part(KubernetesPodMetadata) ~ "",
+    }
+
+    /// `scp`
+    Scp {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 connection: part(ConnectionMetadata) ~ "",
+        4 session: part(SessionMetadata) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+        6 command: part(CommandMetadata) ~ "",
+        7 path: string = "path",
+        8 action: string = "action",
+    }
+
+    /// `subsystem`
+    Subsystem {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 connection: part(ConnectionMetadata) ~ "",
+        4 name: string = "name",
+        5 error: string = "exitError",
+        6 server: part(ServerMetadata) ~ "",
+    }
+
+    /// `sftp`: one file operation.
+    Sftp {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 connection: part(ConnectionMetadata) ~ "",
+        4 session: part(SessionMetadata) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+        6 working_directory: string = "working_directory",
+        7 path: string = "path",
+        8 target_path: string ? "target_path",
+        9 flags: uint32 ? "flags",
+        11 action: int32 = "action",
+        12 error: string ? "error",
+    }
+
+    /// `sftp_summary`: what one connection moved.
+    SftpSummary {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 connection: part(ConnectionMetadata) ~ "",
+        4 session: part(SessionMetadata) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+        6 file_transfer_stats: many(FileTransferStat) = "file_transfer_stats",
+    }
+
+    /// What was read from and written to one file.
+    FileTransferStat {
+        1 path: string = "path",
+        2 bytes_read: uint64 = "bytes_read",
+        3 bytes_written: uint64 = "bytes_written",
+    }
+
+    /// `port`: a forwarded connection.
+    PortForward {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 connection: part(ConnectionMetadata) ~ "",
+        4 status: part(Status) ~ "",
+        5 addr: string = "addr",
+        6 kubernetes: part(KubernetesClusterMetadata) ~ "",
+        7 pod: part(KubernetesPodMetadata) ~ "",
+    }
+
+    /// `x11-forward`
+    X11Forward {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 connection: part(ConnectionMetadata) ~ "",
+        4 status: part(Status) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+    }
+
+    /// `client.disconnect`: idle time, expiry, a lock.
+    ClientDisconnect {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 connection: part(ConnectionMetadata) ~ "",
+        4 server: part(ServerMetadata) ~ "",
+        5 reason: string = "reason",
+    }
+
+    /// `auth`: an attempt to get in that failed.
+    AuthAttempt {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 connection: part(ConnectionMetadata) ~ "",
+        4 status: part(Status) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+        6 app: part(AppMetadata) ~ "",
+    }
+
+    /// `session.recording.access`: someone looked at a recording.
+    SessionRecordingAccess {
+        1 metadata: part(Metadata) ~ "",
+        2 sid: string = "sid",
+        3 user: part(UserMetadata) ~ "",
+        4 session_type: string ? "session_type",
+        5 format: string ? "format",
+    }
+
+    /// `unknown`: an event that has no message of its own, as text.
+    Unknown {
+        1 metadata: part(Metadata) ~ "",
+        2 unknown_event: string = "unknown_event",
+        3 unknown_code: string ? "unknown_code",
+        4 data: string = "data",
+    }
+}

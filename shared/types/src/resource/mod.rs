@@ -1,0 +1,29 @@
+//! Resources: what `tctl get` prints and `tctl create` reads.
+
+mod auth_preference;
+mod conditions;
+mod kind;
+mod networking;
+mod object;
+mod options;
+mod preset;
+mod recording;
+mod role;
+mod token;
+mod user;
+
+pub use auth_preference::{AuthPreferenceSpec, ClusterAuthPreference};
+pub use conditions::{KubernetesResource, LabelMap, RoleConditions, Rule};
+pub use kind::{ParseKindError, ResourceKind, ResourceRef};
+pub use networking::{ClusterNetworkingConfig, NetworkingSpec, TunnelStrategy};
+pub use object::{Metadata, Object, Resource, ResourceError, Spec};
+pub use options::{
+    CertExtension, CertFormat, ForwardSwitch, RecordSession, RoleOptions, SessionMfa, SshPortForwarding, Strictness,
+};
+pub use recording::{RecordingMode, RecordingSpec, SessionRecordingConfig, UnknownRecordingMode};
+pub use role::{Role, RoleSpec};
+pub use token::{ProvisionToken, TokenSpec};
+pub use user::{CreatedBy, CreatedByUser, User, UserSpec, UserStatus};
+
+#[cfg(test)]
+mod tests;
