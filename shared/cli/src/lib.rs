@@ -7,6 +7,7 @@ mod error;
 mod format;
 mod progress;
 mod prompt;
+mod raw;
 mod table;
 mod text;
 
@@ -14,5 +15,6 @@ pub use error::{CliError, ExitCode, report, run_main};
 pub use format::{Format, UnknownFormat, print_structured, write_structured};
 pub use progress::Progress;
 pub use prompt::{Prompter, PromptError};
+pub use raw::RawMode;
 pub use table::Table;
 pub use text::{printable, stdout_is_terminal, terminal_width};

@@ -1,0 +1,18 @@
+//! Every default in one commented file, compiled in, so that the manual cannot be wrong.
+
+/// A commented `teleport.yaml` with every key and its default.
+pub fn default_file() -> &'static str {
+    include_str!("default.yaml")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::TeleportConfig;
+
+    #[test]
+    fn the_commented_file_says_what_an_empty_one_means() {
+        let written = TeleportConfig::parse(super::default_file(), "default.yaml").unwrap();
+        let empty = TeleportConfig::parse("version: v3\n", "empty.yaml").unwrap();
+        assert_eq!(format!("{written:?}"), format!("{empty:?}"));
+    }
+}

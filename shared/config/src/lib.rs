@@ -1,0 +1,19 @@
+//! Configuration: raw as it stands in a file, then checked.
+//!
+//! `teleport.yaml` with the keys users know ([`TeleportConfig`]), and the client's profiles
+//! ([`ProfileDir`]). A bad file is reported with path, line, column, key and what was expected.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod defaults;
+mod error;
+mod profile;
+mod raw;
+mod teleport;
+
+pub use defaults::default_file;
+pub use error::ConfigError;
+pub use profile::{Profile, ProfileDir, ProfileError};
+pub use teleport::{
+    AuthConfig, ExecRecording, JoinToken, Keypair, LogConfig, LogFormat, ProxyConfig, StaticToken, TeleportConfig,
+};
