@@ -1,0 +1,20 @@
+//! Sizes and times both sides hold to. No length from a peer allocates before it met one of these.
+
+use std::time::Duration;
+
+/// Largest JSON request body.
+pub const MAX_REQUEST: usize = 2 * 1024 * 1024;
+/// Largest JSON reply the client reads (query results are the large ones).
+pub const MAX_REPLY: usize = 64 * 1024 * 1024;
+/// Largest part of an upload.
+pub const MAX_PART: usize = 16 * 1024 * 1024;
+/// Most events in one batch.
+pub const MAX_EVENTS: usize = 512;
+/// Largest batch of events as sent, in bytes of its JSON.
+pub const MAX_EVENT_BATCH: usize = 1024 * 1024;
+/// How long the auth service holds a `cluster-state` request that has nothing new to say.
+pub const STATE_WAIT: Duration = Duration::from_secs(25);
+/// Most host names in one certificate request.
+pub const MAX_PRINCIPALS: usize = 64;
+/// Most recordings in one listing.
+pub const MAX_LISTED: usize = 1000;

@@ -1,0 +1,160 @@
+//! Events, recordings and questions about both.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared_events::{AuditEvent, EventError};
+use shared_types::resource::RecordingMode;
+
+use crate::{ApiError, limits};
+
+/// `POST /v1/events`. Answered when all of them are durable; repeats of a `uid` count once.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmitRequest {
+    /// Each event as base64 of [`pack_event`], so that nothing is lost on the way, unknown members included.
+    pub events: Vec<String>,
+}
+
+impl EmitRequest {
+    /// Packs prepared events.
+    pub fn new(events: &[AuditEvent]) -> Self {
+        Self { events: events.iter().map(|event| STANDARD.encode(pack_event(event))).collect() }
+    }
+
+    /// Unpacks; names the first event that is none.
+    pub fn decode(&self) -> Result<Vec<AuditEvent>, ApiError> {
+        if self.events.len() > limits::MAX_EVENTS {
+            return Err(ApiError::bad_request(format!("more than {} events in a batch", limits::MAX_EVENTS)));
+        }
+        self.events
+            .iter()
+            .enumerate()
+            .map(|(at, text)| {
+                STANDARD
+                    .decode(text)
+                    .ok()
+                    .and_then(|bytes| unpack_event(&bytes).ok())
+                    .filter(|event| !event.event_type().is_empty())
+                    .ok_or_else(|| ApiError::bad_request(format!("event {at} of the batch is not an audit event")))
+            })
+            .collect()
+    }
+}
+
+/// An event as bytes: its `events.OneOf`, or, where it has no member number, its JSON. The first byte tells them
+/// apart: no protobuf key of a member ends in the bits of `{`.
+pub fn pack_event(event: &AuditEvent) -> Vec<u8> {
+    let packed = event.encode_one_of();
+    if packed.is_empty() { event.to_json().into_bytes() } else { packed }
+}
+
+/// Reads what [`pack_event`] wrote.
+pub fn unpack_event(bytes: &[u8]) -> Result<AuditEvent, EventError> {
+    match bytes.first() {
+        Some(b'{') => AuditEvent::from_json(&String::from_utf8_lossy(bytes)),
+        _ => AuditEvent::decode_one_of(bytes),
+    }
+}
+
+/// `POST /v1/query`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryRequest {
+    /// One read statement.
+    pub sql: String,
+    /// How many days back the views reach; 7 where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days: Option<u32>,
+}
+
+/// Reply to [`QueryRequest`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryReply {
+    /// The columns, in order.
+    pub columns: Vec<QueryColumn>,
+    /// The rows, each as long as `columns`; null is absent.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// One column of a [`QueryReply`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryColumn {
+    /// Its name.
+    pub name: String,
+    /// Its SQL type.
+    #[serde(rename = "type")]
+    pub sql_type: String,
+}
+
+/// `GET /v1/recordings`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RecordingsQuery {
+    /// Ended at or after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<DateTime<Utc>>,
+    /// Ended before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<DateTime<Utc>>,
+    /// At most so many, newest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Reply to [`RecordingsQuery`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RecordingsReply {
+    /// The `session.end` events as documented JSON, newest first.
+    pub items: Vec<Value>,
+}
+
+/// `GET /v1/session-recording`: what a client decides by.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionRecordingReply {
+    /// Where sessions are recorded.
+    pub mode: RecordingMode,
+    /// Whether the proxy demands host certificates of targets.
+    pub proxy_checks_host_keys: bool,
+}
+
+/// `POST /v1/uploads/{upload}/{sid}/complete`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompleteUpload {
+    /// Parts 1 to `parts` were sent; auth refuses when one is missing.
+    pub parts: u64,
+    /// Bytes of all parts together.
+    pub bytes: u64,
+    /// True where the recorder ended without closing the recording, and what follows its last whole slice is lost.
+    #[serde(default)]
+    pub truncated: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use shared_events::SessionStart;
+
+    use super::*;
+
+    #[test]
+    fn events_come_back_as_they_were() {
+        let mut start = AuditEvent::from(SessionStart::default());
+        start.prepare(DateTime::UNIX_EPOCH, "example.com");
+        let other = AuditEvent::from_json(r#"{"ei":3,"event":"some.future","uid":"u","code":"X1","time":"2024-03-20T12:12:03Z","thing":{"a":[1]}}"#).unwrap();
+        let batch = EmitRequest::new(&[start.clone(), other.clone()]);
+        let back = EmitRequest { events: batch.events.clone() }.decode().unwrap();
+        assert_eq!(back.iter().map(AuditEvent::to_json).collect::<Vec<_>>(), [start.to_json(), other.to_json()]);
+    }
+
+    #[test]
+    fn what_is_no_event_is_named() {
+        for bad in ["", "!", "AAAA", "e30="] {
+            let err = EmitRequest { events: vec![bad.to_owned()] }.decode();
+            assert!(err.is_err_and(|err| err.message.contains("event 0")), "{bad}");
+        }
+        let many = EmitRequest { events: vec![String::new(); limits::MAX_EVENTS + 1] };
+        assert!(many.decode().is_err());
+    }
+}

@@ -1,0 +1,11 @@
+//! Requests and replies, grouped by who asks.
+
+mod admin;
+mod audit;
+mod cluster;
+mod identity;
+
+pub use admin::*;
+pub use audit::*;
+pub use cluster::*;
+pub use identity::*;

@@ -1,0 +1,11 @@
+//! One file per noun.
+
+pub mod audit;
+pub mod auth;
+pub mod completion;
+pub mod recordings;
+pub mod resources;
+pub mod status;
+pub mod tokens;
+pub mod users;
+pub mod version;

@@ -1,0 +1,5 @@
+//! `tctl`, the admin client. All logic is in the library, so that tests can reach it.
+
+fn main() -> std::process::ExitCode {
+    tctl::main()
+}

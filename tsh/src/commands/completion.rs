@@ -1,0 +1,81 @@
+//! `tsh completion`: the script registers the program itself as the completer, so hosts and logins
+//! are completed live, from the profile and a cache of host names, with no network and no prompt.
+
+use clap::ValueHint;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::env::Shells;
+use clap_complete::CompleteEnv;
+use shared_cli::{CliError, ExitCode};
+
+use crate::GlobalArgs;
+use crate::context::Ctx;
+
+/// The variable by which a shell asks for candidates.
+const VARIABLE: &str = "TSH_COMPLETE";
+
+/// Flags of `tsh completion`.
+#[derive(Debug, clap::Args)]
+pub struct CompletionArgs {
+    /// Shell
+    #[arg(value_parser = ["bash", "zsh", "fish"])]
+    shell: String,
+}
+
+/// Answers a shell that asks for candidates, and ends; returns when none does.
+pub fn answer_shell() {
+    CompleteEnv::with_factory(completed_command).var(VARIABLE).complete();
+}
+
+/// The command line with live candidates.
+fn completed_command() -> clap::Command {
+    let hosts = |command: clap::Command| {
+        command.mut_arg("target", |arg| arg.add(ArgValueCompleter::new(targets)).value_hint(ValueHint::Other))
+    };
+    crate::command().mut_subcommand("ssh", hosts).mut_args(|arg| match arg.get_id().as_str() {
+        "login" => arg.add(ArgValueCompleter::new(logins)),
+        _ => arg,
+    })
+}
+
+/// Prints the script.
+pub fn run(args: &CompletionArgs) -> Result<ExitCode, CliError> {
+    let shells = Shells::builtins();
+    let shell = shells.completer(&args.shell).ok_or_else(|| CliError::usage("unknown shell"))?;
+    let mut script = Vec::new();
+    shell.write_registration(VARIABLE, "tsh", "tsh", "tsh", &mut script)?;
+    std::io::Write::write_all(&mut std::io::stdout().lock(), &script)?;
+    Ok(ExitCode::Done)
+}
+
+fn context() -> Option<Ctx> {
+    Ctx::new(GlobalArgs { home: std::env::var_os("TELEPORT_HOME").map(Into::into), ..GlobalArgs::default() }).ok()
+}
+
+fn known_logins(ctx: &Ctx) -> Vec<String> {
+    ctx.login().map(|login| login.logins()).unwrap_or_default()
+}
+
+fn starting(values: Vec<String>, typed: &str) -> Vec<CompletionCandidate> {
+    values.into_iter().filter(|value| value.starts_with(typed)).map(CompletionCandidate::new).collect()
+}
+
+fn logins(typed: &std::ffi::OsStr) -> Vec<CompletionCandidate> {
+    let values = context().map(|ctx| known_logins(&ctx)).unwrap_or_default();
+    starting(values, &typed.to_string_lossy())
+}
+
+/// `host`, `login@host` once a login is typed, and logins to begin with.
+fn targets(typed: &std::ffi::OsStr) -> Vec<CompletionCandidate> {
+    let Some(ctx) = context() else { return Vec::new() };
+    let typed = typed.to_string_lossy();
+    let hosts = ctx.remembered_hosts();
+    let values = match typed.split_once('@') {
+        Some((login, _)) => hosts.iter().map(|host| format!("{login}@{host}")).collect(),
+        None => {
+            let mut values = hosts;
+            values.extend(known_logins(&ctx).into_iter().map(|login| login + "@"));
+            values
+        }
+    };
+    starting(values, &typed)
+}

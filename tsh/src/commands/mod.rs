@@ -1,0 +1,14 @@
+//! One file per command.
+
+pub mod agent;
+pub mod completion;
+pub mod config;
+pub mod login;
+pub mod logout;
+pub mod ls;
+pub mod play;
+pub mod recordings;
+pub mod signup;
+pub mod ssh;
+pub mod status;
+pub mod version;

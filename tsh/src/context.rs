@@ -1,0 +1,273 @@
+//! What commands share: the profile folder, the login in it, and how the auth service is reached.
+
+use std::cell::OnceCell;
+
+use chrono::Utc;
+use shared_api::client::{Confirm, Timeouts, fetch_authorities};
+use shared_api::stored::stored_authorities;
+use shared_api::{Client, ClientError, ErrorKind, LoginReply, Route, StoredLogin, StoredLoginError};
+use shared_cli::{CliError, ExitCode, Prompter, printable};
+use shared_config::{Profile, ProfileDir, ProfileError};
+use shared_pki::{CaKind, KeyPair, TlsKey, TrustedAuthority};
+use shared_ssh::agent::{AgentKey, Loaded, load_into_running_agent, unload_from_running_agent};
+
+use crate::GlobalArgs;
+
+/// Most host names kept for completion.
+const MOST_HOSTS: usize = 1000;
+
+/// One run of the program.
+#[derive(Debug)]
+pub struct Ctx {
+    /// Flags every command takes.
+    pub global: GlobalArgs,
+    /// The profile folder.
+    pub dir: ProfileDir,
+    profile: OnceCell<Option<Profile>>,
+}
+
+/// A login read back, with what commands ask of it.
+#[derive(Debug)]
+pub struct Login(StoredLogin);
+
+impl std::ops::Deref for Login {
+    type Target = StoredLogin;
+    fn deref(&self) -> &StoredLogin {
+        &self.0
+    }
+}
+
+impl Login {
+    /// The logins a person may type, without the internal ones.
+    pub fn logins(&self) -> Vec<String> {
+        let names = self.identity.logins.iter().map(ToString::to_string);
+        names.filter(|login| !login.starts_with("-teleport-")).collect()
+    }
+
+    /// Names of the SSH certificate's extensions.
+    pub fn extensions(&self) -> Vec<String> {
+        let internal = |name: &&str| !name.starts_with("teleport-");
+        self.ssh_cert.extensions().iter().map(|(name, _)| name.as_str()).filter(internal).map(str::to_owned).collect()
+    }
+
+    /// The key and certificate as an agent holds them.
+    pub fn agent_key(&self, comment: &str) -> Result<AgentKey, CliError> {
+        AgentKey::new(self.ssh_key.private().clone(), self.ssh_cert.clone(), comment)
+            .map_err(|error| CliError::wrap("use the stored key", &error))
+    }
+}
+
+/// What a login has brought, before it is stored.
+pub struct NewLogin {
+    /// The proxy's host name: the profile's name.
+    pub proxy_host: String,
+    /// The proxy's web address.
+    pub web_proxy_addr: String,
+    /// The proxy's SSH address.
+    pub ssh_proxy_addr: String,
+    /// Whether one port serves everything.
+    pub tls_routing: bool,
+    /// The key whose certificate is in the reply.
+    pub ssh_key: KeyPair,
+    /// The same for TLS.
+    pub tls_key: TlsKey,
+    /// What auth answered.
+    pub reply: LoginReply,
+}
+
+/// What a failed call means to a person.
+pub fn api_error(error: ClientError) -> CliError {
+    let exit = match error.kind() {
+        ErrorKind::Unauthenticated => ExitCode::NotLoggedIn,
+        ErrorKind::Denied | ErrorKind::Locked => ExitCode::Denied,
+        ErrorKind::NotFound => ExitCode::NotFound,
+        _ => ExitCode::Failed,
+    };
+    let shown = CliError::from_error(&error).exit(exit);
+    match error.hint() {
+        Some(hint) => shown.hint(hint),
+        None => shown,
+    }
+}
+
+/// Trouble with the profile folder.
+pub fn config_error(error: ProfileError) -> CliError {
+    CliError::from_error(&error)
+}
+
+fn stored_error(error: StoredLoginError) -> CliError {
+    CliError::from_error(&error).hint("tsh logout, then tsh login, makes new ones")
+}
+
+fn not_logged_in() -> CliError {
+    CliError::with_exit(ExitCode::NotLoggedIn, "Not logged in.").hint("tsh login --proxy=HOST")
+}
+
+impl Ctx {
+    /// Opens the profile folder; makes nothing.
+    pub fn new(global: GlobalArgs) -> Result<Self, CliError> {
+        let dir = match &global.home {
+            Some(home) => ProfileDir::at(home),
+            None => ProfileDir::from_env().map_err(config_error)?,
+        };
+        Ok(Self { global, dir, profile: OnceCell::new() })
+    }
+
+    /// The profile that `--proxy` names, or the current one.
+    pub fn current_profile(&self) -> Result<Option<Profile>, CliError> {
+        if let Some(known) = self.profile.get() {
+            return Ok(known.clone());
+        }
+        let profile = match &self.global.proxy {
+            Some(proxy) => {
+                let proxy: crate::ping::ProxyAddr = proxy.parse()?;
+                self.dir.load(&proxy.host).map_err(config_error)?
+            }
+            None => self.dir.current().map_err(config_error)?,
+        };
+        Ok(self.profile.get_or_init(|| profile).clone())
+    }
+
+    /// As [`Ctx::current_profile`]; for a login, one that cannot be read counts as none.
+    pub fn profile_for_login(&self) -> Result<Option<Profile>, CliError> {
+        Ok(self.current_profile().unwrap_or_default())
+    }
+
+    /// The profile, or what to type to get one.
+    pub fn profile(&self) -> Result<Profile, CliError> {
+        self.current_profile()?.ok_or_else(not_logged_in)
+    }
+
+    /// The login stored for `profile`, whether or not it has ended.
+    pub fn login_of(&self, profile: &Profile) -> Result<Option<Login>, CliError> {
+        Ok(StoredLogin::load(&self.dir, profile).map_err(stored_error)?.map(Login))
+    }
+
+    /// The current login; one that has ended is an error.
+    pub fn login(&self) -> Result<Login, CliError> {
+        let login = self.login_of(&self.profile()?)?.ok_or_else(not_logged_in)?;
+        if login.identity.valid_until <= Utc::now() {
+            return Err(CliError::with_exit(ExitCode::NotLoggedIn, "Active profile expired.").hint("tsh login"));
+        }
+        Ok(login)
+    }
+
+    /// The auth API as the current user, through the proxy, end to end.
+    pub fn api(&self) -> Result<Client, CliError> {
+        let profile = self.profile()?;
+        Client::new(self.login()?.client_config(&profile)).map_err(api_error)
+    }
+
+    /// The cluster's authorities before a login: those kept from an earlier one, or new ones that
+    /// match a pin or that the person accepts.
+    pub async fn authorities(
+        &self,
+        proxy_host: &str,
+        route: &Route,
+        pins: &[String],
+    ) -> Result<shared_api::AuthoritiesReply, CliError> {
+        let timeouts = Timeouts::default();
+        if !pins.is_empty() {
+            return fetch_authorities(route, timeouts, Confirm::Pins(pins)).await.map_err(api_error);
+        }
+        if let Some(profile) = self.dir.load(proxy_host).map_err(config_error)? {
+            let known = stored_authorities(&self.dir, &profile).map_err(stored_error)?;
+            if !known.is_empty() {
+                return Ok(shared_api::AuthoritiesReply { cluster: profile.cluster, authorities: known });
+            }
+        }
+        let mut unasked = None;
+        let mut ask = |ca: &shared_api::client::UnverifiedCa| {
+            eprintln!("The host authority of cluster {} is not known here yet. Its pin:", printable(ca.cluster.as_ref()));
+            for pin in &ca.pins {
+                eprintln!("  {pin}");
+            }
+            match Prompter.confirm("Does `tctl status` on the auth server show the same CA pin?") {
+                Ok(answer) => answer,
+                Err(error) => {
+                    unasked = Some(error);
+                    false
+                }
+            }
+        };
+        let result = fetch_authorities(route, timeouts, Confirm::Ask(&mut ask)).await;
+        match (result, unasked) {
+            (Err(_), Some(error)) => {
+                Err(CliError::from_error(&error).hint("--ca-pin=sha256:…, as `tctl status` prints it on the auth server"))
+            }
+            (result, _) => result.map_err(api_error),
+        }
+    }
+
+    /// Stores a login and makes it the current one.
+    pub fn save_login(&self, login: &NewLogin) -> Result<Profile, CliError> {
+        let reply = &login.reply;
+        let profile = Profile::new(
+            login.web_proxy_addr.clone(),
+            login.ssh_proxy_addr.clone(),
+            reply.username.clone(),
+            reply.cluster.clone(),
+            login.tls_routing,
+        );
+        let write = |path: std::path::PathBuf, text: &str| self.dir.write_secret(&path, text.as_bytes()).map_err(config_error);
+        let ssh_key = login.ssh_key.to_openssh_private_pem().map_err(|error| CliError::wrap("write the key", &error))?;
+        write(self.dir.ssh_key_path(&profile), &ssh_key)?;
+        write(self.dir.ssh_public_key_path(&profile), &format!("{}\n", login.ssh_key.public_openssh()))?;
+        write(self.dir.ssh_cert_path(&profile), &format!("{}\n", reply.ssh_cert.trim_end()))?;
+        write(self.dir.tls_key_path(&profile), &login.tls_key.to_pem())?;
+        write(self.dir.tls_cert_path(&profile), &reply.tls_cert)?;
+        let host: Vec<&TrustedAuthority> =
+            reply.authorities.iter().filter(|authority| authority.kind == CaKind::Host).collect();
+        let pems: String = host.iter().flat_map(|authority| authority.tls_certs.iter().cloned()).collect();
+        write(self.dir.cas_path(&profile), &pems)?;
+        let name = login.proxy_host.parse().ok();
+        let lines: Vec<String> = host.iter().map(|authority| authority.known_hosts_line(name.as_ref())).collect();
+        self.dir.set_known_hosts(&profile, &lines).map_err(config_error)?;
+        self.dir.save(&profile).map_err(config_error)?;
+        Ok(profile)
+    }
+
+    /// Puts the certificate into a running ssh-agent; what goes wrong there is a warning.
+    pub async fn load_into_agent(&self, profile: &Profile) {
+        let loaded = async {
+            let login = self.login_of(profile)?.ok_or_else(not_logged_in)?;
+            let key = login.agent_key(&shared_ssh::agent::agent_comment(&profile.user))?;
+            load_into_running_agent(&key, &profile.user).await.map_err(|error| CliError::from_error(&error))
+        };
+        match loaded.await {
+            Ok(Loaded::Yes | Loaded::NoAgent) => {}
+            Ok(Loaded::Refused(text)) => eprintln!("WARNING: {text}"),
+            Err(error) => {
+                eprintln!("WARNING: the certificate was not put into the running ssh-agent: {}", printable(error.message()));
+            }
+        }
+    }
+
+    /// Removes a profile's keys, also from a running ssh-agent.
+    pub async fn forget(&self, profile: &Profile) -> Result<(), CliError> {
+        if let Ok(Some(login)) = self.login_of(profile) {
+            unload_from_running_agent(&login.ssh_cert, &profile.user).await.ok();
+        }
+        self.dir.remove(profile).map_err(config_error)
+    }
+
+    /// Keeps host names for completion.
+    pub fn remember_hosts<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        let Ok(Some(profile)) = self.current_profile() else { return };
+        let mut hosts = self.remembered_hosts();
+        for name in names.filter(|name| name.parse::<shared_types::HostName>().is_ok()) {
+            hosts.retain(|known| known != name);
+            hosts.insert(0, name.to_owned());
+        }
+        hosts.truncate(MOST_HOSTS);
+        // Completion is a convenience: what cannot be written is not worth an error.
+        self.dir.write_secret(&self.dir.hosts_path(&profile), (hosts.join("\n") + "\n").as_bytes()).ok();
+    }
+
+    /// Host names kept for completion, the newest first.
+    pub fn remembered_hosts(&self) -> Vec<String> {
+        let Ok(Some(profile)) = self.current_profile() else { return Vec::new() };
+        let text = self.dir.read_secret(&self.dir.hosts_path(&profile)).ok().flatten().unwrap_or_default();
+        text.lines().filter(|line| line.parse::<shared_types::HostName>().is_ok()).map(str::to_owned).collect()
+    }
+}
