@@ -34,7 +34,9 @@ pub fn recording_row(end: &Value) -> RecordingRow {
         }
         "db.session.end" => (text("db_protocol"), text("user"), text("db_name")),
         _ => match text("kubernetes_cluster") {
-            cluster if cluster.is_empty() => (text("proto"), participants(), text("server_hostname")),
+            cluster if cluster.is_empty() => {
+                (text("proto"), participants(), text("server_hostname"))
+            }
             cluster => (text("proto"), participants(), cluster),
         },
     };

@@ -304,7 +304,8 @@ impl ChainState {
             };
         }
         let link = Link::decode(rest).ok_or(ChainFault::Malformed)?;
-        let slice: Hash = Sha256::new().chain_update(header).chain_update(content).finalize().into();
+        let slice: Hash =
+            Sha256::new().chain_update(header).chain_update(content).finalize().into();
         let (expected, previous) = match &self.progress {
             Progress::Unsigned => return Err(ChainFault::NoLink),
             Progress::Start => (0, link.origin.as_ref().map(Header::origin)),
@@ -328,7 +329,9 @@ impl ChainState {
                 *ended = link.end;
             }
             (Progress::Start, Some(origin)) => {
-                if let Some(found) = Some(origin.session).filter(|found| self.expect.is_some_and(|e| e != *found)) {
+                if let Some(found) =
+                    Some(origin.session).filter(|found| self.expect.is_some_and(|e| e != *found))
+                {
                     return Err(ChainFault::OtherSession { found });
                 }
                 self.progress = Progress::Chained { origin, next: 1, head, ended: link.end };

@@ -78,6 +78,11 @@ impl Encoder {
         self.raw.len()
     }
 
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> usize {
+        self.raw.capacity()
+    }
+
     /// Takes an event. The slice that comes out, if one does, ends before it.
     ///
     /// Texts of an event that is too large are cut; prints must be at most

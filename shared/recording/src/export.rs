@@ -99,7 +99,11 @@ pub fn text(events: impl Events, out: &mut impl Write) -> Result<(), ExportError
 struct Escaping<F>(F);
 
 impl<F: Formatter> Formatter for Escaping<F> {
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, text: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        out: &mut W,
+        text: &str,
+    ) -> io::Result<()> {
         let mut rest = text;
         while let Some(at) = rest.find(|c: char| matches!(c, '\u{7f}'..='\u{9f}')) {
             let (before, from) = rest.split_at(at);
@@ -111,7 +115,11 @@ impl<F: Formatter> Formatter for Escaping<F> {
         }
         self.0.write_string_fragment(out, rest)
     }
-    fn write_char_escape<W: ?Sized + Write>(&mut self, out: &mut W, escape: CharEscape) -> io::Result<()> {
+    fn write_char_escape<W: ?Sized + Write>(
+        &mut self,
+        out: &mut W,
+        escape: CharEscape,
+    ) -> io::Result<()> {
         self.0.write_char_escape(out, escape)
     }
     fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {

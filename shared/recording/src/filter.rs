@@ -11,7 +11,6 @@ mod charset;
 mod guard;
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 pub(crate) use charset::Charsets as CharsetState;
 use charset::Charsets;
@@ -34,6 +33,9 @@ pub(crate) enum Audience {
 pub struct Filter {
     parser: vte::Parser,
     guard: Guard,
+    /// The beginning of a character that goes on in the next chunk. The parser would lose what
+    /// follows such a character, so it never sees one.
+    partial: Vec<u8>,
     emit: Emit,
 }
 
@@ -45,25 +47,44 @@ impl Filter {
     }
 
     pub(crate) fn for_audience(audience: Audience) -> Self {
-        let emit =
-            Emit { audience, charsets: Charsets::default(), out: Vec::new() };
-        Self { parser: vte::Parser::new(), guard: Guard::default(), emit }
+        let emit = Emit { audience, charsets: Charsets::default(), out: Vec::new() };
+        Self { parser: vte::Parser::new(), guard: Guard::default(), partial: Vec::new(), emit }
     }
 
     /// Adds to `out` what may pass of `input`.
     pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) {
         std::mem::swap(&mut self.emit.out, out);
+        if self.partial.is_empty() {
+            self.advance(input);
+        } else {
+            let mut joined = std::mem::take(&mut self.partial);
+            joined.extend_from_slice(input);
+            self.advance(&joined);
+        }
+        std::mem::swap(&mut self.emit.out, out);
+    }
+
+    fn advance(&mut self, input: &[u8]) {
         let mut rest = input;
         while !rest.is_empty() {
+            if self.guard.is_ground() {
+                let whole = rest.len() - unfinished(rest);
+                if whole == 0 {
+                    self.partial = rest.to_vec();
+                    return;
+                }
+            }
             let (len, cancel) = self.guard.run(rest);
-            let (now, later) = rest.split_at(len.clamp(1, rest.len()));
+            let mut now = rest.get(..len).unwrap_or(rest);
+            if self.guard.is_ground() && len == rest.len() && !cancel {
+                now = now.get(..len - unfinished(now)).unwrap_or(now);
+            }
             self.parser.advance(&mut self.emit, now);
             if cancel {
                 self.parser.advance(&mut self.emit, &[guard::CANCEL]);
             }
-            rest = later;
+            rest = rest.get(now.len().max(1)..).unwrap_or_default();
         }
-        std::mem::swap(&mut self.emit.out, out);
     }
 
     /// The same, into a new buffer.
@@ -77,7 +98,7 @@ impl Filter {
     /// Whether no sequence is under way.
     #[must_use]
     pub fn is_between_sequences(&self) -> bool {
-        self.guard.is_ground()
+        self.guard.is_ground() && self.partial.is_empty()
     }
 
     /// What a filter must remember between sequences.
@@ -104,6 +125,17 @@ impl Default for Filter {
     }
 }
 
+/// How many bytes at the end are the beginning of a character.
+fn unfinished(bytes: &[u8]) -> usize {
+    let tail = bytes.iter().rev().take(3).position(|byte| *byte >= 0xc0);
+    let Some(len) = tail.map(|at| at + 1) else { return 0 };
+    let start = bytes.len() - len;
+    match std::str::from_utf8(bytes.get(start..).unwrap_or_default()) {
+        Err(error) if error.error_len().is_none() => len,
+        _ => 0,
+    }
+}
+
 struct Emit {
     audience: Audience,
     charsets: Charsets,
@@ -120,8 +152,12 @@ impl Emit {
         text.push_str("\x1b[");
         for (index, param) in params.iter().enumerate() {
             let separator = if index == 0 { "" } else { ";" };
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{separator}{param}");
+            text.push_str(separator);
+            // Zero is what an absent number means, and not every terminal knows that.
+            if *param > 0 {
+                // Writing to a string cannot fail.
+                let _ = write!(text, "{param}");
+            }
         }
         text.push(action);
         self.write(&text);
@@ -170,8 +206,7 @@ impl Perform for Emit {
         // A C1 control in two bytes of UTF-8 is one, to a terminal.
         if !c.is_control() {
             let c = self.charsets.translate(c);
-            // Writing to a vector cannot fail.
-            let _ = write!(self.out, "{c}");
+            self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         }
     }
 

@@ -75,7 +75,7 @@ fn sequence(chars: &mut std::str::Chars<'_>) {
             let allowed = match (private, action) {
                 (true, 'h' | 'l') => matches!(params.as_str(), "6" | "7" | "25"),
                 (false, 'h' | 'l') => params == "4",
-                (false, 'J' | 'K') => matches!(params.as_str(), "0" | "1" | "2"),
+                (false, 'J' | 'K') => matches!(params.as_str(), "" | "1" | "2"),
                 (false, c) => "ABCDEFGH`adefrIZLMP@XbSTm".contains(c),
                 _ => false,
             };

@@ -51,7 +51,10 @@ impl Size {
     fn clamped(self) -> (NonZeroU16, NonZeroU16) {
         let rows = self.rows.clamp(2, MAX_ROWS);
         let columns = self.columns.clamp(2, MAX_COLUMNS);
-        (NonZeroU16::new(rows).unwrap_or(NonZeroU16::MIN), NonZeroU16::new(columns).unwrap_or(NonZeroU16::MIN))
+        (
+            NonZeroU16::new(rows).unwrap_or(NonZeroU16::MIN),
+            NonZeroU16::new(columns).unwrap_or(NonZeroU16::MIN),
+        )
     }
 }
 
@@ -151,8 +154,7 @@ impl Screen {
     pub(crate) fn set_state(&mut self, state: &ScreenState) {
         *self = Self::new(Size::default());
         *self.model.screen_mut() = state.model.clone();
-        self.filter =
-            Filter::for_audience(Audience::Screen).with_charsets(state.charsets.clone());
+        self.filter = Filter::for_audience(Audience::Screen).with_charsets(state.charsets.clone());
     }
 }
 
@@ -167,8 +169,11 @@ fn clipped(screen: &vt100::Screen, viewer: Size) -> String {
     let column = column.min(own_columns.get() - 1);
     let left = (column + 1).saturating_sub(columns);
     let mut out = String::new();
-    for (index, line) in
-        screen.rows_formatted(left, columns).skip(usize::from(top)).take(usize::from(rows)).enumerate()
+    for (index, line) in screen
+        .rows_formatted(left, columns)
+        .skip(usize::from(top))
+        .take(usize::from(rows))
+        .enumerate()
     {
         out.push_str(&format!("\x1b[{};1H\x1b[0m{line}", index + 1));
     }
@@ -187,7 +192,10 @@ mod tests {
     #[test]
     fn sizes_are_width_then_height() {
         assert_eq!("120:40".parse(), Ok(size(120, 40)));
-        assert_eq!("120x40".parse::<Size>().unwrap_err().to_string(), "invalid terminal size \"120x40\"");
+        assert_eq!(
+            "120x40".parse::<Size>().unwrap_err().to_string(),
+            "invalid terminal size \"120x40\""
+        );
         assert_eq!(Screen::new(size(65_535, 65_535)).size(), size(1000, 500));
         assert_eq!(Screen::new(size(0, 0)).size(), size(2, 2));
     }

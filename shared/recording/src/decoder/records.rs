@@ -44,6 +44,11 @@ impl Records {
         !self.more && self.at >= self.window.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.window.capacity() + self.chunk.capacity()
+    }
+
     /// Unpacks a body to see that it is sound and its records are whole. Says where its content
     /// ends in the body.
     pub(super) fn open(&mut self, body: &[u8]) -> Result<usize, Fault> {

@@ -9,8 +9,6 @@ const MAX_STRING: usize = 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     state: State,
-    /// The last byte seen, to know about unfinished characters.
-    last: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +26,7 @@ enum State {
 
 impl Guard {
     pub(super) fn is_ground(&self) -> bool {
-        self.state == State::Ground && self.last < 0x80
+        self.state == State::Ground
     }
 
     /// How much of `bytes` to parse before asking again, and whether the sequence is to be
@@ -57,7 +55,6 @@ impl Guard {
                 }
             }
         }
-        self.last = len.checked_sub(1).and_then(|at| bytes.get(at)).copied().unwrap_or(0);
         (len, cancel)
     }
 }

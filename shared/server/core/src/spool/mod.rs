@@ -1,0 +1,63 @@
+//! What waits on this machine's disk until the auth service has it.
+
+mod container;
+mod events;
+mod forward;
+mod frame;
+mod recording;
+mod segment;
+mod upload;
+mod writer;
+
+pub use events::{EventSpool, EventSpoolSettings};
+pub use recording::{RecordingSpool, RecordingSpoolSettings};
+pub use writer::RecordingWriter;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a spool does not take something.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// A step on the disk went wrong.
+    #[error("{step} {}", .path.display())]
+    Disk {
+        /// What was being done.
+        step: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it did not work.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk budget is used up, and waiting did not help.
+    #[error("recording spool is full ({limit} bytes)")]
+    Full {
+        /// The budget.
+        limit: u64,
+    },
+    /// The service is stopping.
+    #[error("spool is closed")]
+    Closed,
+}
+
+/// Names the step and the path of an I/O error.
+fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> SpoolError + 'a {
+    move |source| SpoolError::Disk { step, path: path.to_owned(), source }
+}
+
+/// Runs blocking work off the runtime's threads. A panic in it is passed on as an error.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static) -> Result<T, SpoolError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(SpoolError::Closed))
+}
+
+/// Makes a folder and those above it, readable by us alone.
+fn private_folder(path: &Path) -> Result<(), SpoolError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at("create folder", path))
+}
+
+/// Makes names in a folder durable.
+fn sync_folder(path: &Path) -> Result<(), SpoolError> {
+    std::fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(at("sync folder", path))
+}
