@@ -1,1 +1,11 @@
-//! End-to-end tests with real programs.
+//! End-to-end tests: our built programs against real sshd, OpenSSH clients and ssh-agents. One
+//! file per acceptance topic.
+
+mod crash;
+mod guide;
+mod openssh;
+mod refusals;
+mod roles;
+mod support;
+mod terminal;
+mod transfer;

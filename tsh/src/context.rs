@@ -47,7 +47,7 @@ impl Login {
     /// Names of the SSH certificate's extensions.
     pub fn extensions(&self) -> Vec<String> {
         let internal = |name: &&str| !name.starts_with("teleport-");
-        self.ssh_cert.extensions().iter().map(|(name, _)| name.as_str()).filter(internal).map(str::to_owned).collect()
+        self.ssh_cert.extensions().keys().map(String::as_str).filter(internal).map(str::to_owned).collect()
     }
 
     /// The key and certificate as an agent holds them.

@@ -1,19 +1,23 @@
 //! Configuration: raw as it stands in a file, then checked.
 //!
-//! `teleport.yaml` with the keys users know ([`TeleportConfig`]), and the client's profiles
-//! ([`ProfileDir`]). A bad file is reported with path, line, column, key and what was expected.
+//! `teleport.yaml` with the keys users know ([`TeleportConfig`]), resource documents
+//! ([`read_resources`]), and the client's profiles ([`ProfileDir`]). A bad file is reported with path, line, column, key and what was expected.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod defaults;
 mod error;
+mod places;
 mod profile;
 mod raw;
+mod resources;
 mod teleport;
+mod yaml;
 
 pub use defaults::default_file;
 pub use error::ConfigError;
 pub use profile::{Profile, ProfileDir, ProfileError};
+pub use resources::read_resources;
 pub use teleport::{
     AuthConfig, ExecRecording, JoinToken, Keypair, LogConfig, LogFormat, ProxyConfig, StaticToken, TeleportConfig,
 };

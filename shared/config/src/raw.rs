@@ -1,7 +1,9 @@
 //! `teleport.yaml` as it stands in the file. Unknown keys are refused; keys of services that are not
 //! built are taken only as far as they switch the service off.
 
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::Deserialize;
+use shared_types::GoDuration;
 use shared_types::flex::{Flag, Values};
 
 #[derive(Debug, Default, Deserialize)]
@@ -99,6 +101,8 @@ pub(crate) struct Proxy {
     pub(crate) public_addr: Option<Values>,
     pub(crate) ssh_public_addr: Option<Values>,
     pub(crate) https_keypairs: Option<Vec<Keypair>>,
+    pub(crate) https_keypairs_reload_interval: Option<GoDuration>,
+    pub(crate) acme: Other,
     pub(crate) ssh_ciphers: Option<Values>,
     pub(crate) exec_recording: Option<ExecRecording>,
 }
@@ -118,8 +122,35 @@ pub(crate) struct ExecRecording {
     pub(crate) bytes_per_second: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// A section that has to be off. What else it says is not looked at: off is off.
+#[derive(Debug, Default)]
 pub(crate) struct Other {
     pub(crate) enabled: Option<Flag>,
+}
+
+impl<'de> Deserialize<'de> for Other {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OtherVisitor;
+        impl<'de> Visitor<'de> for OtherVisitor {
+            type Value = Other;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a section of keys, such as enabled: no")
+            }
+            fn visit_unit<E>(self) -> Result<Other, E> {
+                Ok(Other::default())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Other, A::Error> {
+                let mut section = Other::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    if key == "enabled" {
+                        section.enabled = map.next_value()?;
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(section)
+            }
+        }
+        deserializer.deserialize_any(OtherVisitor)
+    }
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use shared_types::{GoDuration, RecordingMode, SystemRole};
 
 use crate::ConfigError;
-use crate::raw;
+use crate::places::{Places, is_blank};
+use crate::{raw, yaml};
 
 /// Largest file that is read, in bytes.
 const LARGEST: u64 = 4 * 1024 * 1024;
@@ -165,43 +166,35 @@ impl TeleportConfig {
     /// Checks a text; `name` is how messages call it.
     pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
         // An empty file is a file in which everything has its default.
-        let blank = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
-        let file: raw::File = if blank {
+        let file: raw::File = if is_blank(text) {
             raw::File::default()
         } else {
-            serde_saphyr::from_str(text).map_err(|error| {
-                let at = error.location();
-                ConfigError::Parse {
-                    name: name.to_owned(),
-                    line: at.map_or(0, |at| at.line()),
-                    column: at.map_or(0, |at| at.column()),
-                    message: plain_message(&error),
-                }
+            yaml::read(text).map_err(|fault| ConfigError::Parse {
+                name: name.to_owned(),
+                line: fault.line,
+                column: fault.column,
+                message: fault.message,
             })?
         };
-        Checker { name }.file(file)
+        Checker { name, text }.file(file)
     }
 
     /// Auth and proxy in one process, everything at its default.
     pub fn all_in_one(data_dir: &Path) -> Result<Self, ConfigError> {
-        let config = Checker { name: "defaults" }.file(raw::File::default())?;
+        let config = Checker { name: "defaults", text: "" }.file(raw::File::default())?;
         Ok(Self { data_dir: data_dir.to_path_buf(), ..config })
     }
 }
 
-/// The fault without the library's picture of the source, which would repeat the place.
-fn plain_message(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    text.lines().next().unwrap_or_default().trim().to_owned()
-}
-
 struct Checker<'a> {
     name: &'a str,
+    text: &'a str,
 }
 
 impl Checker<'_> {
     fn fault(&self, key: &'static str, message: impl Into<String>) -> ConfigError {
-        ConfigError::Value { name: self.name.to_owned(), key, message: message.into() }
+        let (line, column) = Places::of(self.text).find(key).unwrap_or((1, 1));
+        ConfigError::Value { name: self.name.to_owned(), line, column, key, message: message.into() }
     }
 
     fn file(&self, file: raw::File) -> Result<TeleportConfig, ConfigError> {
@@ -209,15 +202,15 @@ impl Checker<'_> {
             return Err(self.fault("version", format!("{version:?} is not known; expected v1, v2 or v3")));
         }
         for (key, service) in [
-            ("ssh_service", &file.ssh_service),
-            ("kubernetes_service", &file.kubernetes_service),
-            ("app_service", &file.app_service),
-            ("db_service", &file.db_service),
-            ("windows_desktop_service", &file.windows_desktop_service),
-            ("discovery_service", &file.discovery_service),
+            ("ssh_service.enabled", &file.ssh_service),
+            ("kubernetes_service.enabled", &file.kubernetes_service),
+            ("app_service.enabled", &file.app_service),
+            ("db_service.enabled", &file.db_service),
+            ("windows_desktop_service.enabled", &file.windows_desktop_service),
+            ("discovery_service.enabled", &file.discovery_service),
         ] {
             if service.enabled.is_some_and(|flag| flag.0) {
-                return Err(self.fault(key, "this service is not part of this version; expected enabled: no"));
+                return Err(self.fault(key, "this service is not part of this version; expected no"));
             }
         }
         let auth = match file.auth_service.enabled.is_none_or(|flag| flag.0) {
@@ -251,7 +244,7 @@ impl Checker<'_> {
         if auth.is_none() && auth_servers.is_empty() {
             return Err(self.fault("teleport.auth_server", "is missing; expected host:port of the auth service to join"));
         }
-        if global.diag_addr.is_some() {
+        if global.diag_addr.is_some_and(|addr| !addr.is_empty()) {
             return Err(self.fault("teleport.diag_addr", "diagnostics are not part of this version"));
         }
         if global.shutdown_delay.is_some() {
@@ -299,7 +292,7 @@ impl Checker<'_> {
             return Err(self.fault("auth_service.authentication.type", "expected local"));
         }
         if authentication.second_factor.as_deref().is_some_and(|factor| factor != "off") {
-            return Err(self.fault("auth_service.authentication.second_factor", "expected off"));
+            return Err(self.fault("auth_service.authentication.second_factor", "second factors are not part of this version; expected off"));
         }
         if authentication.local_auth.is_some_and(|flag| !flag.0) {
             return Err(self.fault("auth_service.authentication.local_auth", "expected yes"));
@@ -366,6 +359,12 @@ impl Checker<'_> {
     fn proxy(&self, proxy: raw::Proxy, ciphers: Option<Vec<String>>) -> Result<ProxyConfig, ConfigError> {
         if proxy.tunnel_listen_addr.is_some() {
             return Err(self.fault("proxy_service.tunnel_listen_addr", "reverse tunnels are not part of this version"));
+        }
+        if proxy.acme.enabled.is_some_and(|flag| flag.0) {
+            return Err(self.fault("proxy_service.acme.enabled", "is not part of this version; expected no, and https_keypairs"));
+        }
+        if proxy.https_keypairs_reload_interval.is_some_and(|every| !every.is_zero()) {
+            return Err(self.fault("proxy_service.https_keypairs_reload_interval", "is not part of this version; expected 0s"));
         }
         let exec = proxy.exec_recording.unwrap_or_default();
         let exec_recording = if exec.full.is_some_and(|flag| flag.0) {

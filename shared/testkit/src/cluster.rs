@@ -217,7 +217,7 @@ impl Cluster {
         let logins = logins.join(", ");
         let _created = self.create(&format!(
             "kind: role\nversion: v7\nmetadata:\n  name: {name}\nspec:\n  options:\n    forward_agent: true\n  allow:\n    \
-             logins: [{logins}]\n    node_labels:\n      'teleport.dev/host': ['127.0.0.1', 'localhost', '*.example.com']\n      'teleport.dev/address': '127.0.0.1'\n"
+             logins: [{logins}]\n    node_labels:\n      'teleport.dev/host': ['127.0.0.1', 'localhost', '*.example.com']\n"
         ))?;
         Ok(())
     }
@@ -233,7 +233,7 @@ impl Cluster {
             .to_owned();
         let home = self.home(user)?;
         let mut signup = home.tsh();
-        let _done = run(signup.args(["signup", &url, "--insecure"]), format!("{PASSWORD}\n{PASSWORD}\n"), 60)?.ok();
+        let _done = run(signup.args(["signup", &url, "--insecure", "--ca-pin", &home.pin]), format!("{PASSWORD}\n{PASSWORD}\n"), 60)?.ok();
         Ok(home)
     }
 

@@ -145,17 +145,7 @@ fn read(file: Option<&std::path::Path>) -> Result<(String, String), CliError> {
 
 /// The resources in `text`.
 fn documents(name: &str, text: &str) -> Result<Vec<Resource>, CliError> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text)
-        .map_err(|error| CliError::usage(format!("{name}: {error}")))?;
-    let documents = documents.into_iter().filter(|document| !document.is_null());
-    documents
-        .enumerate()
-        .map(|(at, document)| {
-            Resource::from_json(document).map_err(|error| {
-                CliError::wrap(format!("{name}, document {}", at + 1), &error).exit(ExitCode::Usage)
-            })
-        })
-        .collect()
+    shared_config::read_resources(text, name).map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))
 }
 
 /// `tctl edit`.

@@ -99,7 +99,7 @@ impl Demo {
 
         headline("A role and a user");
         let role = format!(
-            "kind: role\nversion: v7\nmetadata:\n  name: servers\nspec:\n  allow:\n    logins: [{login}]\n    node_labels:\n      'teleport.dev/host': '127.0.0.1'\n      'teleport.dev/address': '127.0.0.1'\n"
+            "kind: role\nversion: v7\nmetadata:\n  name: servers\nspec:\n  allow:\n    logins: [{login}]\n    node_labels:\n      'teleport.dev/host': '127.0.0.1'\n"
         );
         std::fs::write(self.home.join("servers.yaml"), role)?;
         self.shell(&format!("{tctl} create -f servers.yaml"), "")?;
@@ -109,10 +109,10 @@ impl Demo {
             .split_whitespace()
             .find(|word| word.contains("/web/invite/"))
             .context("no invitation was printed")?;
-        self.shell(&format!("tsh signup {url}"), &format!("{PASSWORD}\n{PASSWORD}\n"))?;
+        let pin = self.cluster.ca_pin()?;
+        self.shell(&format!("tsh signup --ca-pin={pin} {url}"), &format!("{PASSWORD}\n{PASSWORD}\n"))?;
 
         headline("The main job");
-        let pin = self.cluster.ca_pin()?;
         self.shell(
             &format!("tsh login --proxy=localhost:{web} --user=joe --ca-pin={pin}"),
             &format!("{PASSWORD}\n"),

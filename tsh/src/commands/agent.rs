@@ -15,15 +15,17 @@ use crate::context::Ctx;
 /// The longest wait a timer takes at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// Offers the certificate on a socket until it ends or you stop it.
-///
-/// The socket signs only for logins on connections that `ssh` has bound to a host with a certificate of
-/// the cluster, so whoever it is forwarded to cannot use it elsewhere. OpenSSH binds since 8.9; older
-/// clients, and programs that sign other things, need --allow-unbound.
-///
-/// With a command, runs it with SSH_AUTH_SOCK set and ends with its status; without, prints the
-/// variable and waits.
+/// Shown below the flags.
+const HELP: &str = "\
+    The socket signs only for logins on connections that ssh has bound to a host with a certificate of \
+    the cluster, so whoever it is forwarded to cannot use it elsewhere. OpenSSH binds since 8.9; older \
+    clients, and programs that sign other things, need --allow-unbound.\n\n\
+    With a command, runs it with SSH_AUTH_SOCK set and ends with its status. Without, prints the \
+    variable and serves until the certificate ends.";
+
+/// Flags of `tsh agent`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct AgentArgs {
     /// Where to listen; the folder must be yours, mode 0700
     #[arg(long, value_name = "PATH")]
@@ -32,7 +34,7 @@ pub struct AgentArgs {
     #[arg(long)]
     allow_unbound: bool,
     /// Command and its arguments
-    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 

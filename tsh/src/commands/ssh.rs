@@ -20,7 +20,7 @@ use shared_ssh::client::{
     ConnectError, Control, LocalForward, PtyRequest, SessionEnd, SessionIo, SessionRequest, Start,
     TargetConn,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::context::Ctx;
 use connect::{Connected, failed};
@@ -33,8 +33,14 @@ const CLOSED_PIPE: u8 = 141;
 /// How long a command may take to end after it was sent a signal.
 const SIGNAL_GRACE: Duration = Duration::from_secs(3);
 
+/// Shown below the flags.
+const HELP: &str = "\
+    Ends with the status of the remote command, and with 255 when the connection failed. In a terminal, \
+    '~.' at the beginning of a line closes the session, '~?' shows help.";
+
 /// Flags of `tsh ssh`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct SshArgs {
     /// Port of the server; the cluster's choice when left out
     #[arg(short, long, default_value_t = 0, hide_default_value = true)]
@@ -143,17 +149,22 @@ async fn session(args: &SshArgs, connected: &Connected) -> Result<ExitCode, CliE
     let (control, control_receiver) = mpsc::channel(16);
     let stdout = Output::stdout();
     let stderr = Output::stderr();
-    // Restored when dropped, on every way out of here.
-    let raw = if wants_pty && interactive { RawMode::enter()? } else { RawMode::none() };
-    let escapes = wants_pty && interactive && !args.no_escapes;
+    let raw_wanted = wants_pty && interactive;
+    let (started, has_started) = oneshot::channel();
     let io = SessionIo {
-        stdin: read_stdin(escapes.then(|| control.clone())),
+        stdin: read_stdin((raw_wanted && !args.no_escapes).then(|| control.clone())),
         stdout: stdout.queue(),
         stderr: stderr.queue(),
         control: control_receiver,
+        started: Some(started),
+    };
+    // Raw only while something runs there, so that Ctrl-C ends a login that takes long.
+    let raw = async {
+        if raw_wanted && has_started.await.is_ok() { RawMode::enter() } else { Ok(RawMode::none()) }
     };
     let watcher = tokio::spawn(watch(control, wants_pty, Signals::new()?));
-    let end = connected.target.run_session(request, io).await;
+    // Restored when dropped, on every way out of here.
+    let (end, raw) = tokio::join!(connected.target.run_session(request, io), raw);
     let signalled = if watcher.is_finished() { watcher.await.ok() } else { None };
     // What the server sent is shown before the prompt comes back.
     stdout.finish().await;

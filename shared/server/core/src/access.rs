@@ -1,29 +1,32 @@
-//! From a decision to an access: the roles decide, the event becomes durable, and only then there is
-//! a [`Granted`], which is used up by one dial.
+//! From a decision to something one may dial with.
+//!
+//! `shared-authz` decides and nothing more. Here the decision becomes an event, the event becomes durable, and only then
+//! a [`Granted`] exists. It cannot be copied and is used up by the dial; every later channel needs its own.
 
 use std::net::SocketAddr;
 
+use chrono::Utc;
 use shared_api::ClusterState;
 use shared_authz::{DenyReason, RoleSet, RuleId, SshTarget};
 use shared_events::AuditEvent;
 use shared_pki::Identity;
-use shared_types::{HostName, Labels, Login, UserName};
+use shared_types::{HostName, Labels, Login, RoleName};
 
 use crate::authority::{EmitError, EventSink};
 
-/// An access that was decided, and whose event is durable. It cannot be copied, and only this module
-/// makes one.
+/// An access that was decided and whose event is durable. Whoever dials needs one, and it carries whom to dial.
 #[derive(Debug)]
+#[must_use = "an access was granted and written down; dial with it"]
 pub struct Granted<T> {
-    user: UserName,
+    identity: Identity,
     target: T,
     rules: Vec<RuleId>,
 }
 
 impl<T> Granted<T> {
     /// Who was granted it.
-    pub fn user(&self) -> &UserName {
-        &self.user
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// What was granted.
@@ -36,74 +39,92 @@ impl<T> Granted<T> {
         &self.rules
     }
 
-    /// Uses it up, for one dial.
+    /// Uses it up: the one dial it is good for.
     pub fn redeem(self) -> T {
         self.target
     }
 }
 
-/// A login on a host, at the address that was checked: that one is dialled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An SSH login on one host.
+#[derive(Debug)]
 pub struct SshAccess {
-    /// The OS login.
+    /// As whom.
     pub login: Login,
-    /// The host as the user typed it.
+    /// The name that was asked for, and that the host's certificate has to carry.
     pub host: HostName,
-    /// Where it is.
+    /// The address the decision is about; no other is dialled.
     pub addr: SocketAddr,
 }
 
 /// What a user asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct SshRequest<'a> {
-    /// Who, as verified.
+    /// The user, out of a verified certificate.
     pub identity: &'a Identity,
-    /// As whom.
+    /// The OS login.
     pub login: &'a Login,
-    /// The host as typed.
+    /// The host as it was typed.
     pub host: &'a HostName,
-    /// Its address as resolved.
+    /// One address of it, looked up already.
     pub addr: SocketAddr,
-    /// Labels of a registered host; empty for others.
+    /// Labels of a registered host; none for others.
     pub labels: &'a Labels,
     /// Whether address and port are one of the cluster's own.
     pub protected: bool,
 }
 
-/// Why there is no access. The text is for logs; a peer reads [`AccessRefused::peer_text`].
-#[derive(Debug, thiserror::Error)]
+/// Why an access is not granted. The text is for the log and the event.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum AccessRefused {
-    /// The roles do not allow it; the refusal's event was emitted.
-    #[error(transparent)]
-    Denied(DenyReason),
-    /// The login is not in the certificate.
-    #[error("the certificate does not hold the login {0}")]
-    NotInCertificate(Login),
-    /// The roles allow it, and its event could not be made durable.
-    #[error("audit event is not durable")]
-    NotDurable(#[source] EmitError),
+    /// The roles do not allow it.
+    #[error("{0}")]
+    Denied(#[from] DenyReason),
+    /// A role of the certificate is gone; what it denied is not known any more.
+    #[error("role {0} does not exist")]
+    UnknownRole(RoleName),
+    /// The certificate is no user's.
+    #[error("certificate is a service's, not a user's")]
+    NotAUser,
+    /// The certificate is of another cluster.
+    #[error("certificate is of another cluster")]
+    OtherCluster,
+    /// The certificate has run out.
+    #[error("certificate has expired")]
+    Expired,
+    /// It is allowed, and cannot be written down.
+    #[error("audit event is not durable: {0}")]
+    NotDurable(EmitError),
 }
 
 impl AccessRefused {
-    /// What a peer may read: it does not say what exists.
+    /// What the client may read; it does not say what exists.
     pub fn peer_text(&self) -> &'static str {
         match self {
-            Self::Denied(_) | Self::NotInCertificate(_) => "access denied",
-            Self::NotDurable(_) => "the audit log cannot be written, so no session is started",
+            Self::Denied(reason) => reason.peer_text(),
+            Self::UnknownRole(_) | Self::NotAUser | Self::OtherCluster => "access denied",
+            Self::Expired => "certificate has expired",
+            Self::NotDurable(_) => "the audit log cannot be written",
         }
     }
 }
 
-/// The roles of a user, as they are now. A role that is gone gives nothing.
+/// The user's roles as they are now. A role that is gone is left out: for options and listings, not for decisions.
 pub fn roles(state: &ClusterState, identity: &Identity) -> RoleSet {
-    let held = identity.roles.iter().filter_map(|name| state.roles.get(name).cloned()).collect();
-    RoleSet::new(held, &identity.traits, &identity.user)
+    let found = identity.roles.iter().filter_map(|name| state.roles.get(name)).cloned().collect();
+    RoleSet::new(found, &identity.traits, &identity.user)
 }
 
-/// Whether the roles, as they are now, allow what was asked for.
+/// Decides, and leaves nothing behind: for a look at an access that is in use, or at one of several addresses.
 pub fn check_ssh(state: &ClusterState, request: &SshRequest<'_>) -> Result<Vec<RuleId>, AccessRefused> {
-    if !request.identity.logins.contains(request.login) {
-        return Err(AccessRefused::NotInCertificate(request.login.clone()));
+    let identity = request.identity;
+    if identity.system_role.is_some() {
+        return Err(AccessRefused::NotAUser);
+    }
+    if identity.cluster != state.cluster {
+        return Err(AccessRefused::OtherCluster);
+    }
+    if let Some(gone) = identity.roles.iter().find(|name| !state.roles.contains_key(*name)) {
+        return Err(AccessRefused::UnknownRole(gone.clone()));
     }
     let target = SshTarget {
         host: request.host.as_ref(),
@@ -112,28 +133,28 @@ pub fn check_ssh(state: &ClusterState, request: &SshRequest<'_>) -> Result<Vec<R
         labels: request.labels,
         protected: request.protected,
     };
-    roles(state, request.identity).check_ssh(request.login, &target).into_result().map_err(AccessRefused::Denied)
+    Ok(roles(state, identity).check_ssh(request.login, &target).into_result()?)
 }
 
-/// Decides, and makes the decision durable: `granted` before there is an access, or what `refused`
-/// makes of the reason.
+/// Decides, makes `allowed` durable, and grants. A refusal's event is made by `refused` from its reason and is emitted
+/// as well; when even that cannot be written down, the refusal stands all the same.
 pub async fn authorize_ssh(
     state: &ClusterState,
-    events: &dyn EventSink,
+    sink: &dyn EventSink,
     request: SshRequest<'_>,
-    granted: AuditEvent,
+    allowed: AuditEvent,
     refused: impl FnOnce(&str) -> AuditEvent,
 ) -> Result<Granted<SshAccess>, AccessRefused> {
-    match check_ssh(state, &request) {
+    let decision = if request.identity.valid_until <= Utc::now() { Err(AccessRefused::Expired) } else { check_ssh(state, &request) };
+    match decision {
         Ok(rules) => {
-            events.emit(vec![granted]).await.map_err(AccessRefused::NotDurable)?;
+            sink.emit(vec![allowed]).await.map_err(AccessRefused::NotDurable)?;
             let target = SshAccess { login: request.login.clone(), host: request.host.clone(), addr: request.addr };
-            Ok(Granted { user: request.identity.user.clone(), target, rules })
+            Ok(Granted { identity: request.identity.clone(), target, rules })
         }
         Err(refusal) => {
-            // Refused it stays, whether or not the log can be written.
-            if let Err(error) = events.emit(vec![refused(&refusal.to_string())]).await {
-                tracing::error!(%error, "event of a refusal is lost");
+            if let Err(err) = sink.emit(vec![refused(&refusal.to_string())]).await {
+                tracing::error!(error = %err, reason = %refusal, user = %request.identity.user, "refusal is not in the audit log");
             }
             Err(refusal)
         }
@@ -142,88 +163,56 @@ pub async fn authorize_ssh(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use async_trait::async_trait;
-    use shared_types::{ClusterAuthPreference, ClusterNetworkingConfig, Role, SessionRecordingConfig};
+    use shared_events::{AuthAttempt, SessionConnect};
 
     use super::*;
+    use crate::testing::{FakeAuthority, identity, state};
 
-    #[derive(Default)]
-    struct Sink {
-        fails: bool,
-        seen: Mutex<Vec<&'static str>>,
+    fn request<'a>(who: &'a Identity, login: &'a Login, host: &'a HostName, labels: &'a Labels) -> SshRequest<'a> {
+        SshRequest { identity: who, login, host, addr: "192.0.2.7:22".parse().unwrap(), labels, protected: false }
     }
 
-    #[async_trait]
-    impl EventSink for Sink {
-        async fn emit(&self, events: Vec<AuditEvent>) -> Result<(), EmitError> {
-            if self.fails {
-                return Err(EmitError::Closed);
-            }
-            self.seen.lock().unwrap().extend(events.iter().map(AuditEvent::kind));
-            Ok(())
-        }
-    }
-
-    fn state() -> ClusterState {
-        let role = serde_json::json!({
-            "kind": "role", "version": "v7", "metadata": {"name": "web"},
-            "spec": {"allow": {"logins": ["deploy"], "node_labels": {"teleport.dev/host": "192.0.2.7"}}},
-        });
-        let role: Role = serde_json::from_value(role).unwrap();
-        ClusterState {
-            revision: 1,
-            cluster: "example.test".parse().unwrap(),
-            authorities: Vec::new(),
-            roles: [("web".parse().unwrap(), role)].into(),
-            recording: SessionRecordingConfig::default(),
-            networking: ClusterNetworkingConfig::default(),
-            auth_preference: ClusterAuthPreference::default(),
-        }
-    }
-
-    fn identity() -> Identity {
-        serde_json::from_value(serde_json::json!({
-            "user": "joe", "roles": ["web"], "traits": {}, "logins": ["deploy", "root"], "cluster": "example.test",
-            "login_ip": null, "pinned_ip": null, "valid_until": "2099-01-01T00:00:00Z", "system_role": null, "host_id": null,
-            "permits": {"pty": true, "port_forwarding": true, "agent_forwarding": false, "x11_forwarding": false},
-        }))
-        .unwrap()
-    }
-
-    async fn ask(sink: &Sink, login: &str, host: &str) -> Result<Granted<SshAccess>, AccessRefused> {
-        let (identity, login, host, labels) = (identity(), login.parse().unwrap(), host.parse().unwrap(), Labels::new());
-        let request = SshRequest {
-            identity: &identity,
-            login: &login,
-            host: &host,
-            addr: format!("{host}:22").parse().unwrap(),
-            labels: &labels,
-            protected: false,
-        };
-        let granted = AuditEvent::from(shared_events::SessionConnect::default());
-        let refused = |_: &str| AuditEvent::from(shared_events::AuthAttempt::default());
-        authorize_ssh(&state(), sink, request, granted, refused).await
+    fn refused(why: &str) -> AuditEvent {
+        let mut event = AuthAttempt::default();
+        event.status.error = why.to_owned();
+        event.into()
     }
 
     #[tokio::test]
-    async fn granted_only_after_the_event() {
-        let sink = Sink::default();
-        let granted = ask(&sink, "deploy", "192.0.2.7").await.unwrap();
-        assert_eq!(*sink.seen.lock().unwrap(), ["session.connect"]);
-        assert_eq!(granted.redeem().addr.to_string(), "192.0.2.7:22");
-        let sink = Sink { fails: true, ..Sink::default() };
-        assert!(matches!(ask(&sink, "deploy", "192.0.2.7").await, Err(AccessRefused::NotDurable(_))));
+    async fn granted_only_after_the_event_is_durable() {
+        let (state, who, labels) = (state(), identity(), Labels::new());
+        let (login, host) = ("root".parse().unwrap(), "db-7".parse().unwrap());
+        let asked = request(&who, &login, &host, &labels);
+        let sink = FakeAuthority::new();
+        let granted = authorize_ssh(&state, &sink, asked, SessionConnect::default().into(), refused).await.unwrap();
+        assert_eq!(sink.kinds(), ["session.connect"]);
+        assert!(!granted.rules().is_empty());
+        assert_eq!(granted.redeem().addr, asked.addr);
+
+        sink.set_away(true);
+        let err = authorize_ssh(&state, &sink, asked, SessionConnect::default().into(), refused).await.unwrap_err();
+        assert!(matches!(err, AccessRefused::NotDurable(_)), "{err}");
     }
 
     #[tokio::test]
-    async fn refusals_have_their_event_and_say_nothing_to_a_peer() {
-        for (login, host) in [("root", "192.0.2.7"), ("deploy", "192.0.2.8"), ("nobody", "192.0.2.7")] {
-            let sink = Sink::default();
-            let refused = ask(&sink, login, host).await.unwrap_err();
-            assert_eq!(refused.peer_text(), "access denied");
-            assert_eq!(*sink.seen.lock().unwrap(), ["auth"], "{login}@{host}");
+    async fn refusals_are_written_down_and_say_nothing_to_the_peer() {
+        let (state, labels) = (state(), Labels::new());
+        let host = "db-7".parse().unwrap();
+        let (root, nobody): (Login, Login) = ("root".parse().unwrap(), "nobody".parse().unwrap());
+        let good = identity();
+        let mut cases = vec![(good.clone(), &nobody, "no role allows the login nobody there")];
+        cases.push((Identity { valid_until: Utc::now(), ..good.clone() }, &root, "certificate has expired"));
+        cases.push((Identity { roles: vec!["gone".parse().unwrap()], ..good.clone() }, &root, "role gone does not exist"));
+        cases.push((Identity { system_role: Some(shared_types::SystemRole::Proxy), ..good.clone() }, &root, "certificate is a service's, not a user's"));
+        cases.push((Identity { cluster: "other".parse().unwrap(), ..good }, &root, "certificate is of another cluster"));
+        for (who, login, why) in cases {
+            let sink = FakeAuthority::new();
+            let asked = request(&who, login, &host, &labels);
+            let err = authorize_ssh(&state, &sink, asked, SessionConnect::default().into(), refused).await.unwrap_err();
+            assert_eq!(err.to_string(), why);
+            assert!(["access denied", "certificate has expired"].contains(&err.peer_text()));
+            let told = sink.events();
+            assert!(matches!(told.as_slice(), [AuditEvent::AuthAttempt(event)] if event.status.error == why), "{why}");
         }
     }
 }

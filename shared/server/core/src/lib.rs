@@ -13,8 +13,10 @@ mod authority;
 mod backoff;
 pub mod remote;
 pub mod spool;
+#[cfg(test)]
+mod testing;
 
-pub use access::{AccessRefused, Granted, SshAccess, SshRequest};
+pub use access::{AccessRefused, Granted, SshAccess, SshRequest, authorize_ssh};
 pub use authority::{Authority, AuthorityError, EmitError, EventSink};
 pub use remote::RemoteAuthority;
 pub use shared_api::{ClusterState, CompleteUpload};

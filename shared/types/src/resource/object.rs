@@ -265,6 +265,7 @@ impl std::fmt::Display for ChainText {
 }
 
 /// Any resource.
+#[expect(clippy::large_enum_variant, reason = "one or two live at a time")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Resource {
     /// A role.

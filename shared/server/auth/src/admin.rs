@@ -1,0 +1,68 @@
+//! The server's own certificate, and the local administrator's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use shared_api::{LocalAdmin, Secret};
+use shared_pki::verify::ClientVerifier;
+use shared_pki::{HostTlsSpec, TlsKey};
+use shared_transport::alpn;
+use shared_types::SystemRole;
+
+use crate::error::{AuthError, Result};
+use crate::http::{AuthServer, router};
+use crate::service::AuthService;
+
+/// Life of the local administrator's certificate; whoever keeps the file current writes it more often.
+const ADMIN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+impl AuthService {
+    /// The API, with a certificate of role Auth whose key exists in this process only.
+    pub fn server(self: &Arc<Self>) -> Result<AuthServer> {
+        let key = TlsKey::generate().map_err(AuthError::at("make server key"))?;
+        let spec = HostTlsSpec {
+            host_id: self.host_id(),
+            role: SystemRole::Auth,
+            cluster: self.cluster().clone(),
+            names: self.settings.names.clone(),
+        };
+        let authority = self.host_authority().tls_ca().map_err(AuthError::at("sign server certificate"))?;
+        let leaf = authority
+            .sign_server(&spec, &key.public(), self.now(), None)
+            .map_err(AuthError::at("sign server certificate"))?;
+        // The authority goes along, so that a client that only has a pin finds it.
+        let chain = vec![
+            CertificateDer::from(leaf.der().to_vec()),
+            CertificateDer::from(authority.cert_der().to_vec()),
+        ];
+        let clients = ClientVerifier::new(&self.current_state().authorities);
+        let (named, any) = (alpn::auth(Some(self.cluster())), alpn::auth(None));
+        let names: [&[u8]; 4] = [alpn::H2, alpn::HTTP1, &named, &any];
+        let tls = shared_transport::tls::server_config(chain, key.to_rustls(), Some(clients), &names)
+            .map_err(AuthError::at("set up TLS"))?;
+        Ok(AuthServer::new(router(Arc::clone(self)), Arc::new(tls)))
+    }
+
+    /// A new identity for `tctl` on this host.
+    pub fn local_admin(&self, auth_addr: String) -> Result<LocalAdmin> {
+        let key = TlsKey::generate().map_err(AuthError::at("make admin key"))?;
+        let spec = HostTlsSpec {
+            host_id: self.host_id(),
+            role: SystemRole::Admin,
+            cluster: self.cluster().clone(),
+            names: Vec::new(),
+        };
+        let certificate = self
+            .host_authority()
+            .tls_ca()
+            .and_then(|ca| ca.sign_server(&spec, &key.public(), self.now(), Some(ADMIN_LIFE)))
+            .map_err(AuthError::at("sign admin certificate"))?;
+        Ok(LocalAdmin {
+            auth_addr,
+            cert_pem: certificate.pem(),
+            key_pem: Secret::from(key.to_pem()),
+            authorities: self.current_state().authorities.clone(),
+        })
+    }
+}

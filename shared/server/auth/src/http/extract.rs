@@ -1,0 +1,129 @@
+//! What handlers take out of a request: the caller, checked anew each time, and bodies of bounded size.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+use shared_api::limits;
+
+use super::peer::Peer;
+use super::reply::Refusal;
+use crate::caller::Caller;
+use crate::error::AuthError;
+use crate::service::AuthService;
+
+/// Any caller with a valid certificate.
+pub(crate) struct Known(pub(crate) Caller);
+
+/// A user, or the local administrator.
+pub(crate) struct UserOrAdmin(pub(crate) Caller);
+
+/// A proxy of the cluster.
+pub(crate) struct ProxyOnly(pub(crate) Caller);
+
+/// A service of the cluster, whatever its role.
+pub(crate) struct Service(pub(crate) Caller);
+
+/// Anybody, a limited number of times; holds the client's address.
+pub(crate) struct Anybody(pub(crate) std::net::SocketAddr);
+
+/// A JSON body of at most [`limits::MAX_REQUEST`] bytes.
+pub(crate) struct Body<T>(pub(crate) T);
+
+/// Values of the query string.
+pub(crate) struct Query<T>(pub(crate) T);
+
+/// Values of the path.
+pub(crate) struct Path<T>(pub(crate) T);
+
+fn peer(parts: &Parts) -> Result<Peer, AuthError> {
+    parts
+        .extensions
+        .get::<Peer>()
+        .cloned()
+        .ok_or_else(|| AuthError::internal("find the peer of a request", "the server did not set it"))
+}
+
+async fn caller(parts: &Parts, service: &AuthService) -> Result<Caller, AuthError> {
+    let peer = peer(parts)?;
+    let certificate = peer
+        .certificate
+        .ok_or_else(|| AuthError::unauthenticated("a client certificate is required"))?;
+    service.caller(&certificate, peer.address).await
+}
+
+macro_rules! extract_caller {
+    ($name:ident, $caller:ident => $check:expr) => {
+        impl FromRequestParts<Arc<AuthService>> for $name {
+            type Rejection = Refusal;
+            async fn from_request_parts(parts: &mut Parts, service: &Arc<AuthService>) -> Result<Self, Refusal> {
+                let $caller = caller(parts, service).await?;
+                if $check {
+                    Ok(Self($caller))
+                } else {
+                    Err(AuthError::denied("access denied").into())
+                }
+            }
+        }
+    };
+}
+
+extract_caller!(Known, caller => true);
+extract_caller!(UserOrAdmin, caller => caller.is_user() || caller.is_admin());
+extract_caller!(ProxyOnly, caller => caller.is_proxy());
+extract_caller!(Service, caller => caller.is_service());
+
+impl FromRequestParts<Arc<AuthService>> for Anybody {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<AuthService>) -> Result<Self, Refusal> {
+        let peer = peer(parts)?;
+        service.anonymous_turn(peer.address.ip(), Instant::now())?;
+        Ok(Self(peer.address))
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<AuthService>> for Body<T> {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, _: &Arc<AuthService>) -> Result<Self, Refusal> {
+        let bytes = read(request, limits::MAX_REQUEST).await?;
+        // An absent body stands for an empty object where all is optional.
+        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        serde_json::from_slice(text)
+            .map(Self)
+            .map_err(|error| AuthError::bad_request(format!("request body: {error}")).into())
+    }
+}
+
+/// A body of at most `limit` bytes; neither its announced nor its real length is trusted beyond that.
+pub(crate) async fn read(request: Request, limit: usize) -> Result<Bytes, AuthError> {
+    let limited = http_body_util::Limited::new(request.into_body(), limit);
+    match http_body_util::BodyExt::collect(limited).await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(AuthError::bad_request(format!("request body is over {limit} bytes")))
+        }
+        Err(_) => Err(AuthError::bad_request("request body ended early")),
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|axum::extract::Query(value)| Self(value))
+            .map_err(|error| AuthError::bad_request(format!("query string: {error}")).into())
+    }
+}
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(value)| Self(value))
+            .map_err(|error| AuthError::bad_request(format!("path: {error}")).into())
+    }
+}

@@ -1,0 +1,110 @@
+//! Connections: TLS with an optional client certificate, then HTTP/2 or HTTP/1.
+//!
+//! Every wait has a limit: the TLS handshake, the request head, an idle peer (HTTP/2 pings). The
+//! certificate seen in the handshake travels with each request and is verified again there, since a
+//! connection may outlive it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use shared_transport::{AcceptLimits, Drained};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::peer::Peer;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a request's head may take on HTTP/1.
+const HEAD: Duration = Duration::from_secs(15);
+/// How often a silent HTTP/2 peer is asked whether it lives, and how long it has for the answer.
+const PING: Duration = Duration::from_secs(30);
+/// Requests at once on one connection.
+const STREAMS: u32 = 256;
+/// How long running requests may go on once the end was asked for.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Serves the auth API on TCP listeners and on streams that others accepted.
+#[derive(Clone)]
+pub struct AuthServer {
+    router: Router,
+    tls: Arc<rustls::ServerConfig>,
+}
+
+impl AuthServer {
+    pub(crate) fn new(router: Router, tls: Arc<rustls::ServerConfig>) -> Self {
+        Self { router, tls }
+    }
+
+    /// Accepts until `shutdown`, then returns when the connections have ended their running requests.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Drained {
+        let limits = AcceptLimits { connections: 8192, per_peer: 8192, drain: DRAIN };
+        shared_transport::serve(listener, limits, shutdown, |stream, address, ending| {
+            let server = self.clone();
+            async move { server.connection(stream, address, ending).await }
+        })
+        .await
+    }
+
+    /// Serves one stream that came some other way than through [`AuthServer::serve`]: the proxy hands
+    /// over what it passes through, with the address of the real client. Returns when it ends, or soon
+    /// after `ending`.
+    pub async fn connection<S>(&self, stream: S, address: SocketAddr, ending: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let tls = match shared_transport::tls::accept(Arc::clone(&self.tls), stream, HANDSHAKE).await {
+            Ok(tls) => tls,
+            Err(error) => {
+                tracing::debug!(peer = %address, error = %crate::error::chain(&error), "connection refused");
+                return;
+            }
+        };
+        let certificate = tls
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .map(|certificate| Arc::<[u8]>::from(certificate.as_ref()));
+        let peer = Peer { address, certificate };
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let router = router.clone();
+            let peer = peer.clone();
+            async move {
+                let mut request = request.map(axum::body::Body::new);
+                request.extensions_mut().insert(peer);
+                let answer: Result<_, Infallible> = router.oneshot(request).await;
+                answer
+            }
+        });
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(32 * 1024);
+        let connection = builder.serve_connection(TokioIo::new(tls), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = ending.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = %address, error = %error, "connection");
+        }
+    }
+}

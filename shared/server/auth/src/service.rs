@@ -1,0 +1,367 @@
+//! The service: what it holds, who a caller is, what a caller may.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use server_audit::{AuditError, AuditLog, QueryEngine};
+use server_store::{Clock, RecordingStore, SqliteBackend};
+use shared_api::{
+    ApiError, AuthoritiesReply, AuthorityStatus, ClusterState, MeReply, SessionRecordingReply, StatusReply,
+};
+use shared_authz::{RoleSet, Verb, WhereCtx};
+use shared_events::AuditEvent;
+use shared_pki::verify::{CertRefusal, TlsVerifier};
+use shared_pki::{CaKind, CertAuthority};
+use shared_types::resource::{AuthPreferenceSpec, NetworkingSpec, RecordingSpec};
+use shared_types::{ClusterName, HostId, Resource, ResourceKind};
+use tokio::sync::watch;
+
+use crate::caller::Caller;
+use crate::error::{AuthError, Result};
+use crate::limiter::Limiter;
+use crate::login::Turns;
+use crate::password::Passwords;
+use crate::state::{self, Store};
+use crate::tokens::StaticToken;
+
+/// Requests without a certificate that one address may send at once, and then per minute.
+const ANONYMOUS: (u32, u32) = (480, 120);
+
+/// What the auth service needs to know of the configuration.
+#[derive(Clone)]
+pub struct AuthSettings {
+    /// Where state, log and recordings are.
+    pub data_dir: PathBuf,
+    /// The name for a new cluster; for one that exists it must be its name.
+    pub cluster_name: Option<ClusterName>,
+    /// This host.
+    pub host_id: HostId,
+    /// This host's name.
+    pub node_name: String,
+    /// Further names and addresses of the auth service.
+    pub names: Vec<String>,
+    /// Join tokens of the configuration file.
+    pub static_tokens: Vec<StaticToken>,
+    /// `session_recording` and `proxy_checks_host_keys`, where the file sets them.
+    pub recording: Option<RecordingSpec>,
+    /// `authentication`, where the file sets it.
+    pub auth_preference: Option<AuthPreferenceSpec>,
+    /// Time-outs, where the file sets them.
+    pub networking: Option<NetworkingSpec>,
+}
+
+impl AuthSettings {
+    /// Settings with nothing set.
+    pub fn new(data_dir: PathBuf, host_id: HostId, node_name: impl Into<String>) -> Self {
+        Self {
+            data_dir,
+            cluster_name: None,
+            host_id,
+            node_name: node_name.into(),
+            names: Vec::new(),
+            static_tokens: Vec::new(),
+            recording: None,
+            auth_preference: None,
+            networking: None,
+        }
+    }
+}
+
+/// The auth service of a cluster.
+pub struct AuthService {
+    pub(crate) settings: AuthSettings,
+    pub(crate) cluster: ClusterName,
+    pub(crate) backend: Arc<SqliteBackend>,
+    pub(crate) store: Store,
+    pub(crate) audit: AuditLog,
+    pub(crate) recordings: Arc<dyn RecordingStore>,
+    pub(crate) queries: QueryEngine,
+    pub(crate) user_ca: CertAuthority,
+    pub(crate) host_ca: CertAuthority,
+    pub(crate) verifier: TlsVerifier,
+    pub(crate) state: watch::Sender<Arc<ClusterState>>,
+    /// One change of roles or configurations at a time, so that the published state is the stored one.
+    pub(crate) changes: tokio::sync::Mutex<()>,
+    pub(crate) passwords: Passwords,
+    pub(crate) turns: Turns,
+    pub(crate) limiter: Limiter,
+    pub(crate) clock: Clock,
+    pub(crate) proxy: OnceLock<String>,
+}
+
+impl std::fmt::Debug for AuthService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthService").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn anonymous_limiter() -> Limiter {
+    Limiter::new(ANONYMOUS.0, ANONYMOUS.1)
+}
+
+// What the other modules of the service use.
+impl AuthService {
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        (self.clock)()
+    }
+
+    pub(crate) fn user_authority(&self) -> &CertAuthority {
+        &self.user_ca
+    }
+
+    pub(crate) fn host_authority(&self) -> &CertAuthority {
+        &self.host_ca
+    }
+
+    pub(crate) fn static_tokens(&self) -> &[StaticToken] {
+        &self.settings.static_tokens
+    }
+
+    pub(crate) fn node_name(&self) -> &str {
+        &self.settings.node_name
+    }
+
+    /// Makes events durable. What was decided is not told before this.
+    pub(crate) async fn record(&self, events: Vec<AuditEvent>) -> Result<()> {
+        self.audit.append(events).await.map_err(|error| match error {
+            AuditError::Slow => AuthError::unavailable("the audit log is busy"),
+            other => AuthError::internal("write audit log", other),
+        })
+    }
+
+    /// Reads the stored state again and tells everybody who waits for it.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        let next = read_state(&self.store, &self.cluster, &[&self.user_ca, &self.host_ca]).await?;
+        self.state.send_modify(|current| {
+            let revision = next_revision(current.revision, self.now());
+            *current = Arc::new(ClusterState { revision, ..next });
+        });
+        Ok(())
+    }
+}
+
+/// Grows with every change, and also over restarts.
+pub(crate) fn next_revision(last: u64, now: DateTime<Utc>) -> u64 {
+    (last + 1).max(u64::try_from(now.timestamp_millis()).unwrap_or(0))
+}
+
+/// The published part of what is stored, without a revision.
+pub(crate) async fn read_state(
+    store: &Store,
+    cluster: &ClusterName,
+    authorities: &[&CertAuthority],
+) -> Result<ClusterState> {
+    let mut state = ClusterState {
+        revision: 0,
+        cluster: cluster.clone(),
+        authorities: authorities.iter().map(|authority| authority.trusted()).collect(),
+        roles: Default::default(),
+        recording: Default::default(),
+        networking: Default::default(),
+        auth_preference: Default::default(),
+    };
+    for resource in store.resources(ResourceKind::Role).await? {
+        if let Resource::Role(role) = resource
+            && let Some(name) = role.role_name()
+        {
+            state.roles.insert(name, role);
+        }
+    }
+    for kind in ResourceKind::ALL {
+        let Some(name) = kind.singleton() else { continue };
+        match store.resource(kind, name).await? {
+            Some(Resource::SessionRecordingConfig(config)) => state.recording = config,
+            Some(Resource::ClusterNetworkingConfig(config)) => state.networking = config,
+            Some(Resource::ClusterAuthPreference(config)) => state.auth_preference = config,
+            _ => {}
+        }
+    }
+    Ok(state)
+}
+
+// Who asks, and what may they.
+impl AuthService {
+    /// The caller behind a certificate, as of now.
+    pub(crate) async fn caller(&self, certificate: &[u8], address: SocketAddr) -> Result<Caller> {
+        let now = self.now();
+        let identity = self.verifier.peer(certificate, now).map_err(|refusal| {
+            let text = match refusal {
+                CertRefusal::Expired => "the certificate has expired",
+                CertRefusal::NotYetValid => "the certificate is not yet valid",
+                _ => "the certificate is not accepted",
+            };
+            AuthError::Answer(ApiError::unauthenticated(text).with_hint("tsh login"))
+        })?;
+        if identity.pinned_ip.is_some_and(|pinned| pinned.to_canonical() != address.ip().to_canonical()) {
+            return Err(AuthError::unauthenticated("the certificate is not accepted"));
+        }
+        if identity.system_role.is_some() {
+            return Ok(Caller::service(identity, address));
+        }
+        match self.store.resource(ResourceKind::User, identity.user.as_str()).await? {
+            Some(Resource::User(account))
+                if !account.is_locked(now)
+                    && !account.is_expired(now)
+                    && account.spec.expires.is_none_or(|end| end > now) =>
+            {
+                Ok(Caller::user(identity, address, account))
+            }
+            _ => Err(AuthError::unauthenticated("the account is locked or does not exist any more")),
+        }
+    }
+
+    /// Takes a turn for a request without a certificate.
+    pub(crate) fn anonymous_turn(&self, address: IpAddr, now: Instant) -> Result<()> {
+        self.limiter.take(address, now).map_err(|wait| {
+            let seconds = wait.as_secs() + 1;
+            AuthError::unavailable(format!("too many requests from this address, try again in {seconds} s"))
+        })
+    }
+
+    /// The caller's roles as they are now.
+    pub(crate) fn role_set(&self, caller: &Caller) -> RoleSet {
+        let state = self.current_state();
+        let roles = caller.roles().into_iter().filter_map(|role| state.roles.get(role).cloned()).collect();
+        RoleSet::new(roles, &caller.traits(), caller.user_name())
+    }
+
+    /// Whether a rule allows it; the administrator may everything.
+    pub(crate) fn allowed(&self, caller: &Caller, resource: &str, verb: Verb, about: &WhereCtx<'_>) -> bool {
+        caller.is_admin()
+            || (caller.is_user() && self.role_set(caller).check_rule(resource, verb, about).is_allowed())
+    }
+
+    /// Refuses unless a rule allows it, whatever the single resource.
+    pub(crate) fn check(&self, caller: &Caller, resource: &str, verb: Verb) -> Result<()> {
+        self.check_about(caller, resource, verb, &WhereCtx::none())
+    }
+
+    /// Refuses unless a rule allows it for this resource.
+    pub(crate) fn check_about(&self, caller: &Caller, resource: &str, verb: Verb, about: &WhereCtx<'_>) -> Result<()> {
+        if self.allowed(caller, resource, verb, about) {
+            return Ok(());
+        }
+        tracing::info!(user = caller.name(), resource, %verb, "denied");
+        Err(AuthError::denied(format!("access denied to perform action \"{verb}\" on \"{resource}\"")))
+    }
+}
+
+// What anybody, or any caller, may know.
+impl AuthService {
+    /// The cluster.
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// This host.
+    pub fn host_id(&self) -> HostId {
+        self.settings.host_id
+    }
+
+    /// The published state.
+    pub fn current_state(&self) -> Arc<ClusterState> {
+        Arc::clone(&self.state.borrow())
+    }
+
+    /// The address of a proxy in the same process, for the links that users get.
+    pub fn set_proxy_address(&self, address: String) {
+        // Said once, after the listener is open.
+        let _ = self.proxy.set(address);
+    }
+
+    /// The public halves of the authorities.
+    pub fn authorities(&self) -> AuthoritiesReply {
+        AuthoritiesReply { cluster: self.cluster.clone(), authorities: self.current_state().authorities.clone() }
+    }
+
+    /// The pins of the host CA.
+    pub fn ca_pins(&self) -> Result<Vec<String>> {
+        Ok(self.host_ca.trusted().pins().iter().map(ToString::to_string).collect())
+    }
+
+    /// Cluster, version, pins.
+    pub fn status(&self) -> Result<StatusReply> {
+        let authorities = [&self.host_ca, &self.user_ca]
+            .map(|ca| AuthorityStatus { kind: ca.kind().to_string(), state: "never updated".to_owned() });
+        Ok(StatusReply {
+            cluster: self.cluster.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ca_pins: self.ca_pins()?,
+            authorities: authorities.into(),
+        })
+    }
+
+    /// The text of an authority: `user`, `host`, `tls-host`, `tls-user`; host and user without a kind.
+    pub fn export(&self, kind: Option<&str>) -> Result<String> {
+        let (host, user) = (self.host_ca.trusted(), self.user_ca.trusted());
+        let text = match kind.unwrap_or_default() {
+            "" => format!("{}\n{}", host.known_hosts_line(None), user.authorized_line()),
+            "user" => user.authorized_line(),
+            "host" => host.known_hosts_line(None),
+            "tls" | "tls-host" => host.tls_certs.concat(),
+            "tls-user" => user.tls_certs.concat(),
+            other => {
+                let shown: String = other.chars().take(64).collect();
+                return Err(AuthError::bad_request(format!("{shown:?} authority type is not supported")));
+            }
+        };
+        Ok(format!("{}\n", text.trim_end()))
+    }
+
+    /// Where sessions are recorded.
+    pub fn session_recording(&self) -> SessionRecordingReply {
+        let state = self.current_state();
+        SessionRecordingReply {
+            mode: state.recording.spec.mode,
+            proxy_checks_host_keys: state.recording.spec.proxy_checks_host_keys,
+        }
+    }
+
+    /// The caller, with the logins its roles give now.
+    pub async fn me(&self, caller: &Caller) -> Result<MeReply> {
+        Ok(MeReply {
+            user: caller.user_name().clone(),
+            roles: caller.roles().into_iter().cloned().collect(),
+            logins: if caller.is_user() { self.role_set(caller).logins() } else { Vec::new() },
+            traits: caller.traits(),
+            cluster: self.cluster.clone(),
+            valid_until: caller.identity().valid_until,
+        })
+    }
+
+    /// The state, at once when it is not `after`, otherwise at the next change or after a while.
+    pub async fn next_state(&self, after: Option<u64>) -> Arc<ClusterState> {
+        let mut changes = self.state.subscribe();
+        let newer = changes.wait_for(|state| after != Some(state.revision));
+        match tokio::time::timeout(shared_api::limits::STATE_WAIT, newer).await {
+            Ok(Ok(state)) => Arc::clone(&state),
+            _ => self.current_state(),
+        }
+    }
+
+    /// Writes what is in hand and closes the files.
+    pub async fn close(&self) {
+        self.audit.close().await;
+        self.backend.close().await;
+    }
+
+    /// Where an authority is kept.
+    pub(crate) fn authority_key(kind: CaKind) -> Result<server_store::Key> {
+        state::folder(["authorities", kind.as_str()])
+    }
+}

@@ -1,0 +1,61 @@
+//! What the proxy tells anybody about the cluster: the documented ping document.
+
+use serde_json::{Value, json};
+use shared_api::ClusterState;
+
+use crate::settings::ProxySettings;
+
+/// The addresses the proxy listens on.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenAddrs {
+    pub(crate) web: String,
+    pub(crate) ssh: String,
+}
+
+/// The document of `/webapi/ping` and, with less about authentication, `/webapi/find`.
+pub(crate) fn document(state: &ClusterState, settings: &ProxySettings, listen: &ListenAddrs, whole: bool) -> Value {
+    let first = |addrs: &[String]| addrs.first().cloned().unwrap_or_default();
+    let mut auth = json!({
+        "type": "local",
+        "second_factor": "off",
+        "preferred_local_mfa": "",
+        "allow_passwordless": false,
+        "allow_headless": false,
+        "local": { "name": "" },
+        "private_key_policy": "none",
+        "device_trust": {},
+        "has_motd": false,
+        "load_all_cas": false,
+        "default_session_ttl": "12h0m0s",
+        "signature_algorithm_suite": "balanced-v1",
+    });
+    if !whole {
+        auth = json!({ "type": "", "private_key_policy": "", "device_trust": {}, "has_motd": false });
+    }
+    json!({
+        "auth": auth,
+        "proxy": {
+            "kube": { "enabled": false },
+            "ssh": {
+                "listen_addr": listen.ssh,
+                "tunnel_listen_addr": "",
+                "web_listen_addr": listen.web,
+                "public_addr": first(&settings.public.web),
+                "ssh_public_addr": first(&settings.public.ssh),
+                "dial_timeout": i64::try_from(settings.timeouts.dial.as_nanos()).unwrap_or(i64::MAX),
+            },
+            "db": {},
+            "tls_routing_enabled": false,
+        },
+        "server_version": env!("CARGO_PKG_VERSION"),
+        "min_client_version": env!("CARGO_PKG_VERSION"),
+        "cluster_name": state.cluster.to_string(),
+        "edition": "oss",
+        "fips": false,
+        "automatic_upgrades": false,
+        "auto_update": { "tools_version": env!("CARGO_PKG_VERSION"), "tools_auto_update": false },
+        // Beyond the documented keys: clients ask for it before they decide how to check the target's key.
+        "session_recording": state.recording.spec.mode,
+        "proxy_checks_host_keys": state.recording.spec.proxy_checks_host_keys,
+    })
+}

@@ -1,0 +1,240 @@
+//! The listeners, and what is spoken on them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use server_core::{Authority, EventSpool, RecordingSpool, SpoolError};
+use server_core::spool::{EventSpoolSettings, RecordingSpoolSettings};
+use shared_transport::tls::TlsError;
+use shared_transport::{AcceptLimits, Protocol, Rewind, alpn};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth_path::AuthPath;
+use crate::ping::ListenAddrs;
+use crate::settings::ProxySettings;
+use crate::ssh::SshProxy;
+use crate::web::Peer;
+
+/// How long a client may take to say what it speaks.
+const FIRST_BYTES: Duration = Duration::from_secs(10);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a request's head may take.
+const REQUEST_HEAD: Duration = Duration::from_secs(15);
+/// How long events and recordings may go on being sent at the end; what is left is sent by the next run.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// Why a proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A certificate of the web port cannot be used.
+    #[error("web certificate")]
+    WebCertificate(#[source] TlsError),
+    /// There is none.
+    #[error("no web certificate")]
+    NoWebCertificate,
+    /// None can be made.
+    #[error("make web certificate")]
+    MakeWebCertificate(#[source] shared_pki::PkiError),
+    /// It cannot be kept.
+    #[error("store web certificate")]
+    StoreWebCertificate(#[source] std::io::Error),
+    /// TLS cannot be set up.
+    #[error("set up tls")]
+    Tls(#[source] rustls::Error),
+    /// `ssh_ciphers` names something unknown.
+    #[error("ssh_ciphers")]
+    Ciphers(#[source] shared_ssh::server::CipherOverrideError),
+    /// A spool cannot be opened.
+    #[error("open spool")]
+    Spool(#[from] SpoolError),
+    /// A key cannot be made.
+    #[error("make host key")]
+    HostKey(#[source] shared_pki::PkiError),
+    /// A listener is broken.
+    #[error("listener")]
+    Listener(#[source] std::io::Error),
+}
+
+/// The sockets of a proxy.
+#[derive(Debug)]
+pub struct ProxyListeners {
+    /// TLS: the web API, the way to auth, SSH inside TLS; plain SSH is recognised too.
+    pub web: TcpListener,
+    /// SSH.
+    pub ssh: TcpListener,
+}
+
+/// A proxy that is ready to run.
+pub struct ProxyService {
+    settings: Arc<ProxySettings>,
+    ssh: Arc<SshProxy>,
+    auth: Arc<dyn AuthPath>,
+    authority: Arc<dyn Authority>,
+    events: Arc<EventSpool>,
+    recordings: Arc<RecordingSpool>,
+    tls: Arc<ServerConfig>,
+}
+
+impl std::fmt::Debug for ProxyService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProxyService").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl ProxyService {
+    /// Opens the spools and makes keys. Spools go on after `shutdown` until [`ProxyService::run`] has drained.
+    pub async fn new(
+        settings: ProxySettings,
+        authority: Arc<dyn Authority>,
+        auth: Arc<dyn AuthPath>,
+    ) -> Result<Self, StartError> {
+        shared_ssh::server::check_cipher_names(&settings.ssh_ciphers).map_err(StartError::Ciphers)?;
+        let settings = Arc::new(settings);
+        let config_of = Arc::clone(&settings);
+        let tls = tokio::task::spawn_blocking(move || crate::web_cert::server_config(&config_of))
+            .await
+            .map_err(|err| StartError::Listener(std::io::Error::other(err)))??;
+        let never = CancellationToken::new();
+        let folder = settings.data_dir.join("log/events-spool");
+        let events =
+            EventSpool::open(folder, Arc::clone(&authority), EventSpoolSettings::default(), &never).await?;
+        let recordings = RecordingSpool::open(
+            &settings.data_dir,
+            Arc::clone(&authority),
+            RecordingSpoolSettings::default(),
+            &never,
+        )
+        .await?;
+        let ssh = SshProxy::new(Arc::clone(&settings), Arc::clone(&authority), Arc::clone(&events), Arc::clone(&recordings))?;
+        Ok(Self { settings, ssh: Arc::new(ssh), auth, authority, events, recordings, tls })
+    }
+
+    /// Serves until `shutdown`, then lets sessions end within the drain's limit.
+    pub async fn run(self, listeners: ProxyListeners, shutdown: CancellationToken) -> Result<(), StartError> {
+        let local = |listener: &TcpListener| listener.local_addr().map_err(StartError::Listener);
+        let (web_addr, ssh_addr) = (local(&listeners.web)?, local(&listeners.ssh)?);
+        let listen = ListenAddrs { web: web_addr.to_string(), ssh: ssh_addr.to_string() };
+        self.ssh.listening(&[web_addr, ssh_addr]);
+        let router = crate::web::router(Arc::clone(&self.authority), Arc::clone(&self.settings), listen);
+        let port = Arc::new(WebPort {
+            settings: Arc::clone(&self.settings),
+            ssh: Arc::clone(&self.ssh),
+            auth: Arc::clone(&self.auth),
+            authority: Arc::clone(&self.authority),
+            tls: Arc::clone(&self.tls),
+            router,
+        });
+        let limits = AcceptLimits {
+            connections: self.settings.max_connections,
+            per_peer: self.settings.max_connections_per_peer,
+            drain: self.settings.timeouts.drain + Duration::from_secs(5),
+        };
+        let ssh_limits = limits;
+        let web = shared_transport::serve(listeners.web, limits, shutdown.clone(), move |stream, peer, ending| {
+            let port = Arc::clone(&port);
+            async move { port.connection(stream, peer, ending).await }
+        });
+        let proxy = Arc::clone(&self.ssh);
+        let ssh = shared_transport::serve(listeners.ssh, ssh_limits, shutdown, move |stream, peer, ending| {
+            let proxy = Arc::clone(&proxy);
+            async move { proxy.connection(Rewind::new(stream), peer, ending).await }
+        });
+        let (web, ssh) = tokio::join!(web, ssh);
+        if web.left + ssh.left > 0 {
+            tracing::warn!(connections = web.left + ssh.left, "connections did not end in time");
+        }
+        let drained = tokio::join!(self.events.drain(FLUSH), self.recordings.drain(FLUSH));
+        if drained != (true, true) {
+            tracing::warn!(events = self.events.pending(), recordings = self.recordings.waiting(), "left for the next start");
+        }
+        Ok(())
+    }
+}
+
+struct WebPort {
+    settings: Arc<ProxySettings>,
+    ssh: Arc<SshProxy>,
+    auth: Arc<dyn AuthPath>,
+    authority: Arc<dyn Authority>,
+    tls: Arc<ServerConfig>,
+    router: axum::Router,
+}
+
+impl WebPort {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, ending: CancellationToken) {
+        let mut stream = Rewind::new(stream);
+        match shared_transport::detect(&mut stream, FIRST_BYTES).await {
+            Ok(Protocol::Ssh) => self.ssh.connection(stream, peer, ending).await,
+            Ok(Protocol::Tls) => self.tls(stream, peer, ending).await,
+            Ok(protocol) => tracing::debug!(%peer, ?protocol, "protocol is not spoken here"),
+            Err(err) => tracing::debug!(%peer, error = %err, "connection ended"),
+        }
+    }
+
+    async fn tls(&self, mut stream: Rewind<TcpStream>, peer: SocketAddr, ending: CancellationToken) {
+        let hello = match shared_transport::client_hello(&mut stream, HANDSHAKE).await {
+            Ok(hello) => hello,
+            Err(err) => {
+                tracing::debug!(%peer, error = %err, "no client hello");
+                return;
+            }
+        };
+        if let Some(cluster) = hello.alpn.iter().find_map(|name| alpn::auth_cluster(name)) {
+            if cluster.is_empty() || self.authority.state().cluster.as_str() == cluster {
+                self.auth.pass(Box::new(stream), peer, ending).await;
+            } else {
+                tracing::debug!(%peer, "auth service of another cluster asked for");
+            }
+            return;
+        }
+        let stream = match shared_transport::tls::accept(Arc::clone(&self.tls), stream, HANDSHAKE).await {
+            Ok(stream) => stream,
+            Err(err) => {
+                tracing::debug!(%peer, error = %err, "tls handshake");
+                return;
+            }
+        };
+        if stream.get_ref().1.alpn_protocol() == Some(alpn::PROXY_SSH) {
+            self.ssh.connection(Rewind::new(stream), peer, ending).await;
+        } else {
+            self.http(stream, peer, ending).await;
+        }
+    }
+
+    async fn http<S>(&self, stream: S, peer: SocketAddr, ending: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = TowerToHyperService::new(self.router.clone().layer(Extension(Peer(peer))));
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(32)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = ending.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                let limit = self.settings.timeouts.drain.min(Duration::from_secs(5));
+                tokio::time::timeout(limit, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(err) = ended {
+            tracing::debug!(%peer, error = %err, "http connection ended");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What users ask the proxy for, once they are in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::Utc;
+use shared_pki::Identity;
+use shared_pki::ssh_key::Certificate;
+use shared_pki::verify::SshVerifier;
+use shared_ssh::russh::cipher;
+use shared_ssh::server::{AuthGate, OuterService, OuterSession, ProxyRequest, RequestError, Subsystem, SubsystemReply};
+use shared_types::RecordingMode;
+use tokio_util::sync::CancellationToken;
+
+use super::SshProxy;
+use super::visit::Visit;
+
+/// The port of a target whose user named none.
+const DEFAULT_PORT: u16 = 3022;
+
+/// One connection on the listener.
+pub(super) struct Door {
+    pub(super) proxy: Arc<SshProxy>,
+    pub(super) peer: SocketAddr,
+    pub(super) ciphers: Vec<cipher::Name>,
+    pub(super) stop: CancellationToken,
+}
+
+#[async_trait]
+impl AuthGate for Door {
+    type Identity = Arc<Identity>;
+
+    async fn admit(&self, login: &str, certificate: &Certificate) -> Result<Arc<Identity>, String> {
+        let state = self.proxy.authority.state();
+        let identity = SshVerifier::new(&state.authorities, Utc::now())
+            .user(certificate, login, Some(self.peer.ip()))
+            .map_err(|refusal| refusal.to_string())?;
+        if identity.cluster != state.cluster {
+            return Err(format!("certificate is of cluster {}", identity.cluster));
+        }
+        Ok(Arc::new(identity))
+    }
+}
+
+#[async_trait]
+impl OuterService for Door {
+    async fn subsystem(
+        &self,
+        session: OuterSession<Arc<Identity>>,
+        subsystem: Result<Subsystem, RequestError>,
+        reply: SubsystemReply,
+    ) {
+        match subsystem {
+            Ok(Subsystem::Proxy(request)) => self.proxy_to(session, request, reply).await,
+            Ok(Subsystem::ProxySites) => {
+                let cluster = self.proxy.authority.state().cluster.to_string();
+                let sites = serde_json::json!([{ "name": cluster, "status": "online", "lastconnected": Utc::now().to_rfc3339() }]);
+                reply.finish(Bytes::from(format!("{sites}\n"))).await;
+            }
+            Err(err) => reply.fail(&err.to_string()).await,
+        }
+    }
+}
+
+impl Door {
+    async fn proxy_to(&self, session: OuterSession<Arc<Identity>>, request: ProxyRequest, reply: SubsystemReply) {
+        let state = self.proxy.authority.state();
+        if let Some(cluster) = request.cluster.as_ref().filter(|cluster| **cluster != state.cluster) {
+            return reply.fail(&format!("cluster {cluster} is not known here")).await;
+        }
+        let port = request.port.unwrap_or(DEFAULT_PORT);
+        let mode = state.recording.spec.mode;
+        let visit = Visit::new(self, session, request.host, port, mode);
+        match mode {
+            RecordingMode::Off => visit.pipe(reply, self.stop.child_token()).await,
+            RecordingMode::Proxy => visit.record(reply, self.stop.child_token()).await,
+            RecordingMode::Node | RecordingMode::NodeSync => {
+                let text = format!(
+                    "sessions are recorded at the node in this cluster (session_recording: \"{mode}\"), and {} is a plain SSH \
+                     server that cannot record itself; set session_recording: \"proxy\" in teleport.yaml, or with tctl create",
+                    visit.host(),
+                );
+                visit.rejected(&text).await;
+                reply.fail(&text).await;
+            }
+            RecordingMode::ProxySync => reply.fail("session_recording: \"proxy-sync\" is not built yet; \"proxy\" is").await,
+        }
+    }
+}

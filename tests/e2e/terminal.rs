@@ -1,0 +1,71 @@
+//! Interactive sessions: what the test's own terminal received is what the recording plays.
+
+use anyhow::Result;
+use shared_testkit::cluster::PASSWORD;
+use shared_testkit::{Terminal, run};
+
+use crate::support::Stage;
+
+/// Bash, a resize, wide characters, vim, and an exit status.
+fn drive(terminal: &mut Terminal) -> Result<()> {
+    terminal.send("PS1='$ '; stty -echo; echo re''ady\n")?;
+    let mut at = terminal.expect("ready", 0)?;
+    terminal.send("echo '北京 に é 👍🏽'\n")?;
+    at = terminal.expect("👍🏽", at)?;
+    terminal.resize(132, 43)?;
+    terminal.send("until [ \"$(stty size)\" = '43 132' ]; do sleep 0.05; done; stty size; echo si''zed\n")?;
+    at = terminal.expect("sized", at)?;
+    terminal.send("vim.tiny -u NONE -N /tmp/none-such-$$\n")?;
+    at = terminal.expect("~", at)?;
+    terminal.send("ihello from vim\x1b")?;
+    at = terminal.expect("vim", at)?;
+    terminal.send(":q!\r")?;
+    terminal.send("echo le''ft; exit 3\n")?;
+    terminal.expect("left", at)?;
+    Ok(())
+}
+
+#[test]
+fn tsh_terminal_plays_back_byte_for_byte() -> Result<()> {
+    let stage = Stage::new("pty")?;
+    let mut terminal = Terminal::start(&mut stage.tsh_ssh(&[], &[]), 100, 30)?;
+    drive(&mut terminal)?;
+    let (code, seen) = terminal.finish(30)?;
+    assert_eq!(code, 3, "{}", String::from_utf8_lossy(&seen));
+    let played = stage.played(&stage.last_session()?)?;
+    assert_eq!(String::from_utf8_lossy(&played), String::from_utf8_lossy(&seen));
+    assert_eq!(played, seen);
+    Ok(())
+}
+
+#[test]
+fn openssh_terminal_plays_back_byte_for_byte() -> Result<()> {
+    let stage = Stage::new("ptyplain")?;
+    let (_guard, socket) = stage.agent("a")?;
+    let _done = run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?.ok();
+    let mut terminal = Terminal::start(&mut stage.ssh(&socket, &["-o", "LogLevel=QUIET"], &[])?, 100, 30)?;
+    drive(&mut terminal)?;
+    let (code, seen) = terminal.finish(30)?;
+    assert_eq!(code, 3, "{}", String::from_utf8_lossy(&seen));
+    let played = stage.played(&stage.last_session()?)?;
+    assert_eq!(played, seen);
+    Ok(())
+}
+
+#[test]
+fn exit_status_and_signals_come_back() -> Result<()> {
+    let stage = Stage::new("exit")?;
+    for code in [0, 1, 42, 254] {
+        let outcome = run(&mut stage.tsh_ssh(&[], &[&format!("exit {code}")]), "", 60)?;
+        assert_eq!(outcome.code, code, "{}", outcome.stderr);
+    }
+    let outcome = run(&mut stage.tsh_ssh(&[], &["echo out; echo err >&2; exit 9"]), "", 60)?;
+    assert_eq!((outcome.code, outcome.text().as_str()), (9, "out\n"));
+    assert!(outcome.stderr.contains("err\n"));
+    let rows = stage.cluster.query("select command, exitCode from exec where exitCode = '42'")?;
+    assert_eq!(rows, [["exit 42", "42"]]);
+    // Nobody listens there: the connection itself fails.
+    let port = shared_testkit::free_port()?;
+    let _failed = stage.joe.run(["ssh", &format!("--port={port}"), &stage.target(), "true"])?.fails(255, "");
+    Ok(())
+}
