@@ -56,6 +56,10 @@ fn a_constrained_key_reaches_that_host_and_no_other() -> Result<()> {
     let key = stage.joe.ssh_key();
     std::fs::copy(stage.joe.ssh_certificate(), key.with_file_name("joe-cert.pub"))?;
     let _added = run(&mut add, "", 20)?.ok();
+    // With the plain key in the agent too, ssh asks it to sign for the certificate, which a
+    // constrained key refuses: only the certificate stays.
+    let mut drop_plain = command("ssh-add", &stage.joe.folder);
+    let _dropped = run(drop_plain.env("SSH_AUTH_SOCK", &socket).args(["-k", "-d"]).arg(&key), "", 20)?.ok();
 
     let echoed = run(&mut stage.ssh(&socket, &[], &["echo bound"])?, "", 60)?.ok();
     assert_eq!(echoed.text(), "bound\n");

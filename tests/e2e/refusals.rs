@@ -28,8 +28,8 @@ fn a_login_the_role_does_not_give() -> Result<()> {
     let stage = Stage::new("login")?;
     let refused = stage.joe.run(["ssh", &format!("--port={}", stage.sshd.port), "nobody-else@127.0.0.1", "true"])?;
     assert_eq!(refused.code, 255, "{}", refused.stderr);
-    let rows = stage.cluster.query("select user, login from auth where success = false")?;
-    assert!(rows.iter().any(|row| row == &["joe", "nobody-else"]), "{rows:?}");
+    let rows = stage.cluster.query("select error from auth where success = false and login = 'nobody-else'")?;
+    assert!(rows.iter().any(|row| row[0].contains("nobody-else")), "{rows:?}");
     Ok(())
 }
 
@@ -111,7 +111,7 @@ fn bad_sql_and_statements_that_write() -> Result<()> {
     let query = |sql: &str| run(stage.cluster.tctl().args(["audit", "query", "exec", sql]), "", 60);
     let bad = query("select from where")?;
     assert_ne!(bad.code, 0);
-    assert!(regex::Regex::new(r"(?i)line 1.*col")?.is_match(&bad.stderr), "{}", bad.stderr);
+    assert!(regex::Regex::new(r"line 1:\d+: ")?.is_match(&bad.stderr), "{}", bad.stderr);
     for sql in ["drop table exec", "create table x as select 1", "insert into exec values (1)", "copy exec to '/tmp/x'", "set a = 1"] {
         let refused = query(sql)?;
         assert_ne!(refused.code, 0, "{sql}");

@@ -156,23 +156,43 @@ mod tests {
     fn round_trip_and_shape() {
         let err = ApiError::denied("access denied").with_hint("ask an administrator");
         let json = serde_json::to_string(&err.body()).unwrap();
-        assert_eq!(json, r#"{"error":{"kind":"denied","message":"access denied","hint":"ask an administrator"}}"#);
+        assert_eq!(
+            json,
+            r#"{"error":{"kind":"denied","message":"access denied","hint":"ask an administrator"}}"#
+        );
         assert_eq!(ApiError::from_reply(http::StatusCode::FORBIDDEN, json.as_bytes()), err);
     }
 
     #[test]
     fn foreign_replies_are_read_by_status() {
-        for (status, kind) in [(404, ErrorKind::NotFound), (503, ErrorKind::Unavailable), (418, ErrorKind::BadRequest), (500, ErrorKind::Internal)] {
+        for (status, kind) in [
+            (404, ErrorKind::NotFound),
+            (503, ErrorKind::Unavailable),
+            (418, ErrorKind::BadRequest),
+            (500, ErrorKind::Internal),
+        ] {
             let status = http::StatusCode::from_u16(status).unwrap();
             assert_eq!(ApiError::from_reply(status, b"<html>").kind, kind);
         }
         let newer = br#"{"error":{"kind":"quota","message":"m"}}"#;
-        assert_eq!(ApiError::from_reply(http::StatusCode::FORBIDDEN, newer).kind, ErrorKind::Internal);
+        assert_eq!(
+            ApiError::from_reply(http::StatusCode::FORBIDDEN, newer).kind,
+            ErrorKind::Internal
+        );
     }
 
     #[test]
     fn statuses_come_back_as_their_kind() {
-        for kind in [ErrorKind::BadRequest, ErrorKind::Unauthenticated, ErrorKind::Denied, ErrorKind::NotFound, ErrorKind::AlreadyExists, ErrorKind::Locked, ErrorKind::Unavailable, ErrorKind::Internal] {
+        for kind in [
+            ErrorKind::BadRequest,
+            ErrorKind::Unauthenticated,
+            ErrorKind::Denied,
+            ErrorKind::NotFound,
+            ErrorKind::AlreadyExists,
+            ErrorKind::Locked,
+            ErrorKind::Unavailable,
+            ErrorKind::Internal,
+        ] {
             assert_eq!(ErrorKind::from_status(kind.status()), kind);
         }
     }

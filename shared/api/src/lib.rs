@@ -15,7 +15,9 @@ mod secret;
 pub mod stored;
 pub mod types;
 
-pub use client::{Client, ClientConfig, ClientError, ClientIdentity, Route, Timeouts, fetch_authorities};
+pub use client::{
+    Client, ClientConfig, ClientError, ClientIdentity, Route, Timeouts, fetch_authorities,
+};
 pub use error::{ApiError, ErrorBody, ErrorKind};
 pub use local_admin::{LOCAL_ADMIN_FILE, LocalAdmin, LocalAdminError};
 pub use secret::Secret;

@@ -90,6 +90,10 @@ impl LocalAdmin {
             cert_pem: self.cert_pem.clone(),
             key_pem: Zeroizing::new(self.key_pem.expose().to_owned()),
         };
-        ClientConfig::new(Route::Direct { addr: self.auth_addr.clone() }, self.authorities.clone(), Some(identity))
+        ClientConfig::new(
+            Route::Direct { addr: self.auth_addr.clone() },
+            self.authorities.clone(),
+            Some(identity),
+        )
     }
 }

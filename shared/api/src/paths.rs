@@ -73,7 +73,11 @@ pub fn encode(text: &str) -> String {
         }
     }
     // A segment of dots alone means another place to some readers of URLs.
-    if !out.is_empty() && out.bytes().all(|byte| byte == b'.') { out.replace('.', "%2E") } else { out }
+    if !out.is_empty() && out.bytes().all(|byte| byte == b'.') {
+        out.replace('.', "%2E")
+    } else {
+        out
+    }
 }
 
 /// Fills a pattern's `{…}` in order.
@@ -109,7 +113,10 @@ mod tests {
 
     #[test]
     fn names_cannot_leave_their_segment() {
-        assert_eq!(fill(RESOURCE, &["user", "a/../b?c=d&e#f"]), "/v1/resources/user/a%2F..%2Fb%3Fc%3Dd%26e%23f");
+        assert_eq!(
+            fill(RESOURCE, &["user", "a/../b?c=d&e#f"]),
+            "/v1/resources/user/a%2F..%2Fb%3Fc%3Dd%26e%23f"
+        );
         assert_eq!(fill(RESOURCE, &["role", ".."]), "/v1/resources/role/%2E%2E");
         assert_eq!(fill(USER_RESET, &["jos\u{e9}@x"]), "/v1/users/jos%C3%A9%40x/reset");
     }

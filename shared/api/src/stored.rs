@@ -63,11 +63,15 @@ impl StoredLogin {
         let path = dir.ssh_cert_path(profile);
         let ssh_cert = parse_certificate_line(&cert)
             .map_err(|source| StoredLoginError::Certificate { path: path.clone(), source })?;
-        let identity = Identity::from_ssh_cert(&ssh_cert).map_err(|source| StoredLoginError::Key { path, source })?;
+        let identity = Identity::from_ssh_cert(&ssh_cert)
+            .map_err(|source| StoredLoginError::Key { path, source })?;
         Ok(Some(Self {
             ssh_key: KeyPair::from_openssh_pem(&key).map_err(key_fault)?,
             ssh_cert,
-            tls: ClientIdentity { cert_pem: tls_cert.to_string(), key_pem: Zeroizing::new(tls_key.to_string()) },
+            tls: ClientIdentity {
+                cert_pem: tls_cert.to_string(),
+                key_pem: Zeroizing::new(tls_key.to_string()),
+            },
             identity,
             authorities: stored_authorities(dir, profile)?,
         }))
@@ -75,13 +79,19 @@ impl StoredLogin {
 
     /// What a client needs to speak as this user through the proxy.
     pub fn client_config(&self, profile: &Profile) -> ClientConfig {
-        let route = Route::Proxy { addr: profile.web_proxy_addr.clone(), cluster: Some(profile.cluster.clone()) };
+        let route = Route::Proxy {
+            addr: profile.web_proxy_addr.clone(),
+            cluster: Some(profile.cluster.clone()),
+        };
         ClientConfig::new(route, self.authorities.clone(), Some(self.tls.clone()))
     }
 }
 
 /// The host authority that a profile keeps: TLS certificates in `cas/`, SSH keys in `known_hosts`.
-pub fn stored_authorities(dir: &ProfileDir, profile: &Profile) -> Result<Vec<TrustedAuthority>, StoredLoginError> {
+pub fn stored_authorities(
+    dir: &ProfileDir,
+    profile: &Profile,
+) -> Result<Vec<TrustedAuthority>, StoredLoginError> {
     let Some(pem) = dir.read_secret(&dir.cas_path(profile))? else { return Ok(Vec::new()) };
     let known = dir.read_secret(&dir.known_hosts_path())?.unwrap_or_default();
     let cluster = profile.cluster.as_ref();
@@ -106,5 +116,8 @@ pub fn stored_authorities(dir: &ProfileDir, profile: &Profile) -> Result<Vec<Tru
 /// Each certificate of a PEM bundle as a text of its own.
 fn split_pem(text: &str) -> Vec<String> {
     const END: &str = "-----END CERTIFICATE-----";
-    text.split_inclusive(END).filter(|block| block.contains(END)).map(|block| format!("{}\n", block.trim())).collect()
+    text.split_inclusive(END)
+        .filter(|block| block.contains(END))
+        .map(|block| format!("{}\n", block.trim()))
+        .collect()
 }

@@ -106,8 +106,10 @@ fn classify_v4(v4: Ipv4Addr) -> AddressClass {
 
 fn classify_v6(v6: Ipv6Addr) -> AddressClass {
     // AWS; Google.
-    const METADATA: [Ipv6Addr; 2] =
-        [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+    const METADATA: [Ipv6Addr; 2] = [
+        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+        Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    ];
     if METADATA.contains(&v6) {
         AddressClass::Metadata
     } else if v6.is_loopback() {

@@ -51,7 +51,9 @@ impl Pattern {
             // Anchored outside a group: `^a|b$` must not match `ax`.
             let case = if ignore_case { "(?i)" } else { "" };
             let whole = format!("{case}\\A(?:{inner})\\z");
-            return bounded_regex(&whole).map(Pattern::Regex).map_err(|_| PatternError::Regex(text.chars().take(128).collect()));
+            return bounded_regex(&whole)
+                .map(Pattern::Regex)
+                .map_err(|_| PatternError::Regex(text.chars().take(128).collect()));
         }
         let text = if ignore_case { text.to_ascii_lowercase() } else { text.to_owned() };
         if text.contains('*') {
@@ -119,7 +121,11 @@ impl LabelMatcher {
         Self::compile(map, traits, true)
     }
 
-    fn compile(map: &LabelMap, traits: &Traits, denying: bool) -> Result<LabelMatcher, PatternError> {
+    fn compile(
+        map: &LabelMap,
+        traits: &Traits,
+        denying: bool,
+    ) -> Result<LabelMatcher, PatternError> {
         let mut matcher = LabelMatcher::default();
         for (key, texts) in map {
             if key == "*" {
@@ -134,7 +140,10 @@ impl LabelMatcher {
             for text in texts.iter() {
                 let template = Template::parse(text)?;
                 if template.is_literal() {
-                    values.push(Value { pattern: Pattern::parse(text, ignore_case)?, written: Some(text.clone()) });
+                    values.push(Value {
+                        pattern: Pattern::parse(text, ignore_case)?,
+                        written: Some(text.clone()),
+                    });
                     continue;
                 }
                 for expanded in template.expand(traits) {
@@ -162,12 +171,20 @@ impl LabelMatcher {
 
     /// Whether a target matches. When `denying`, a pattern for addresses also sees the typed name.
     pub(crate) fn matches_subject(&self, subject: Subject<'_>, denying: bool) -> bool {
-        !self.is_empty() && self.keys.iter().all(|(key, values)| values.iter().any(|value| value.matches(key, subject, denying)))
+        !self.is_empty()
+            && self.keys.iter().all(|(key, values)| {
+                values.iter().any(|value| value.matches(key, subject, denying))
+            })
     }
 
     /// Whether the map names this very address.
     pub(crate) fn names_address(&self, address: std::net::IpAddr) -> bool {
-        let written = self.keys.iter().filter(|(key, _)| key == HOST).flat_map(|(_, values)| values).filter_map(|v| v.written.as_deref());
+        let written = self
+            .keys
+            .iter()
+            .filter(|(key, _)| key == HOST)
+            .flat_map(|(_, values)| values)
+            .filter_map(|v| v.written.as_deref());
         let mut addresses = written.filter_map(|text| text.parse::<std::net::IpAddr>().ok());
         addresses.any(|named| crate::address::canonical(named) == address)
     }
@@ -190,7 +207,8 @@ impl Value {
 
     fn matches_address(&self, address: &str) -> bool {
         if let Pattern::Exact(text) = &self.pattern
-            && let (Ok(named), Ok(dialled)) = (text.parse::<std::net::IpAddr>(), address.parse::<std::net::IpAddr>())
+            && let (Ok(named), Ok(dialled)) =
+                (text.parse::<std::net::IpAddr>(), address.parse::<std::net::IpAddr>())
         {
             return crate::address::canonical(named) == dialled;
         }
@@ -267,10 +285,16 @@ mod tests {
             ("a.c", "abc", false),
             ("^prod", "^prod", true),
         ] {
-            assert_eq!(matches(&[("k", &[pattern])], &[("k", value)]), expected, "{pattern} {value}");
+            assert_eq!(
+                matches(&[("k", &[pattern])], &[("k", value)]),
+                expected,
+                "{pattern} {value}"
+            );
         }
         assert!(LabelMatcher::allowing(&map(&[("k", &["^($"])]), &Traits::new()).is_err());
-        assert!(LabelMatcher::allowing(&map(&[("k", &["^(a{1000}){1000}$"])]), &Traits::new()).is_err());
+        assert!(
+            LabelMatcher::allowing(&map(&[("k", &["^(a{1000}){1000}$"])]), &Traits::new()).is_err()
+        );
         assert!(LabelMatcher::allowing(&map(&[("*", &["x"])]), &Traits::new()).is_err());
     }
 
@@ -278,7 +302,9 @@ mod tests {
     fn a_trait_is_literal_when_it_allows_and_a_pattern_when_it_denies() {
         let traits: Traits = [("env".to_owned(), vec!["*".to_owned()])].into();
         let map = map(&[("env", &["{{external.env}}"])]);
-        assert!(!LabelMatcher::allowing(&map, &traits).unwrap().matches(&labels(&[("env", "prod")])));
+        assert!(
+            !LabelMatcher::allowing(&map, &traits).unwrap().matches(&labels(&[("env", "prod")]))
+        );
         assert!(LabelMatcher::denying(&map, &traits).unwrap().matches(&labels(&[("env", "prod")])));
     }
 

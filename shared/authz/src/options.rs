@@ -47,10 +47,16 @@ impl MergedOptions {
     /// Merges the options of roles. Without roles everything is off.
     pub fn of<'a>(roles: impl Iterator<Item = &'a Role> + Clone) -> MergedOptions {
         let all = || roles.clone().map(|role| &role.spec.options);
-        let any = |field: fn(&RoleOptions) -> Option<bool>, absent: bool| all().any(|options| field(options).unwrap_or(absent));
+        let any = |field: fn(&RoleOptions) -> Option<bool>, absent: bool| {
+            all().any(|options| field(options).unwrap_or(absent))
+        };
         let lowest = |field: fn(&RoleOptions) -> Option<i64>| {
             // Zero and less mean unlimited.
-            all().filter_map(field).filter_map(|value| u64::try_from(value).ok()).filter(|value| *value > 0).min()
+            all()
+                .filter_map(field)
+                .filter_map(|value| u64::try_from(value).ok())
+                .filter(|value| *value > 0)
+                .min()
         };
         let forwarding = |direction: fn(&RoleOptions) -> Option<bool>| {
             let explicit = |wanted: bool| all().any(|options| direction(options) == Some(wanted));
@@ -69,23 +75,33 @@ impl MergedOptions {
                 .map(|ttl| ttl.as_std())
                 .fold(DEFAULT_TTL, Duration::min),
             forward_agent: any(|options| options.forward_agent, false),
-            port_forwarding: forwarding(|options| options.ssh_port_forwarding.as_ref()?.local.as_ref()?.enabled),
-            remote_port_forwarding: forwarding(|options| options.ssh_port_forwarding.as_ref()?.remote.as_ref()?.enabled),
-            ssh_file_copy: all().next().is_some() && all().all(|options| options.ssh_file_copy.unwrap_or(true)),
+            port_forwarding: forwarding(|options| {
+                options.ssh_port_forwarding.as_ref()?.local.as_ref()?.enabled
+            }),
+            remote_port_forwarding: forwarding(|options| {
+                options.ssh_port_forwarding.as_ref()?.remote.as_ref()?.enabled
+            }),
+            ssh_file_copy: all().next().is_some()
+                && all().all(|options| options.ssh_file_copy.unwrap_or(true)),
             permit_x11_forwarding: any(|options| options.permit_x11_forwarding, false),
             client_idle_timeout: all()
                 .filter_map(|options| options.client_idle_timeout)
                 .filter(|timeout| !timeout.is_zero())
                 .map(|timeout| timeout.as_std())
                 .min(),
-            disconnect_expired_cert: all().filter_map(|options| options.disconnect_expired_cert).reduce(|a, b| a || b),
+            disconnect_expired_cert: all()
+                .filter_map(|options| options.disconnect_expired_cert)
+                .reduce(|a, b| a || b),
             record_session_ssh: all().map(record_session_ssh).max().unwrap_or(Strictness::Strict),
             lock: all().filter_map(|options| options.lock).max(),
             max_sessions: lowest(|options| options.max_sessions),
             max_connections: lowest(|options| options.max_connections),
             cert_format: all().filter_map(|options| options.cert_format).max().unwrap_or_default(),
             pin_source_ip: any(|options| options.pin_source_ip, false),
-            require_session_mfa: all().filter_map(|options| options.require_session_mfa).max().unwrap_or_default(),
+            require_session_mfa: all()
+                .filter_map(|options| options.require_session_mfa)
+                .max()
+                .unwrap_or_default(),
             cert_extensions,
         }
     }
@@ -119,10 +135,21 @@ mod tests {
     fn defaults() {
         let one = MergedOptions::of([Role::new("x", RoleSpec::default())].iter());
         assert_eq!(one.max_session_ttl, DEFAULT_TTL);
-        assert!(!one.forward_agent && one.port_forwarding && one.ssh_file_copy && !one.permit_x11_forwarding && !one.pin_source_ip);
+        assert!(
+            !one.forward_agent
+                && one.port_forwarding
+                && one.ssh_file_copy
+                && !one.permit_x11_forwarding
+                && !one.pin_source_ip
+        );
         assert_eq!(one.record_session_ssh, Strictness::BestEffort);
         let none = MergedOptions::of([].iter());
-        assert!(!none.forward_agent && !none.port_forwarding && !none.ssh_file_copy && !none.remote_port_forwarding);
+        assert!(
+            !none.forward_agent
+                && !none.port_forwarding
+                && !none.ssh_file_copy
+                && !none.remote_port_forwarding
+        );
     }
 
     #[test]
@@ -134,14 +161,17 @@ mod tests {
                    "disconnect_expired_cert": true, "max_sessions": 3, "require_session_mfa": "yes", "pin_source_ip": "yes"}),
         ]);
         assert_eq!(both.max_session_ttl.as_secs(), 8 * 3600);
-        assert!(both.forward_agent && both.port_forwarding && !both.ssh_file_copy && both.pin_source_ip);
+        assert!(
+            both.forward_agent && both.port_forwarding && !both.ssh_file_copy && both.pin_source_ip
+        );
         assert_eq!(both.client_idle_timeout, Some(Duration::from_secs(600)));
         assert_eq!(both.disconnect_expired_cert, Some(true));
         assert_eq!(both.record_session_ssh, Strictness::Strict);
         assert_eq!(both.max_sessions, Some(3));
         assert_eq!(both.cert_format, CertFormat::Oldssh);
         assert_eq!(both.require_session_mfa, SessionMfa::Yes);
-        let explicit = merged(&[json!({}), json!({"ssh_port_forwarding": {"local": {"enabled": false}}})]);
+        let explicit =
+            merged(&[json!({}), json!({"ssh_port_forwarding": {"local": {"enabled": false}}})]);
         assert!(!explicit.port_forwarding && explicit.remote_port_forwarding);
         let ssh = merged(&[json!({"record_session": {"default": "strict", "ssh": "best_effort"}})]);
         assert_eq!(ssh.record_session_ssh, Strictness::BestEffort);

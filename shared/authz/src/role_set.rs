@@ -61,7 +61,11 @@ fn expand(texts: &[String], traits: &Traits) -> Option<Vec<String>> {
 
 /// Allowed logins: an entry that does not parse is left out, the others count.
 fn expand_allowed(texts: &[String], traits: &Traits) -> Vec<String> {
-    texts.iter().filter_map(|text| Template::parse(text).ok()).flat_map(|template| template.expand(traits)).collect()
+    texts
+        .iter()
+        .filter_map(|text| Template::parse(text).ok())
+        .flat_map(|template| template.expand(traits))
+        .collect()
 }
 
 impl Side {
@@ -76,7 +80,11 @@ impl Side {
             condition: parse_condition(rule.r#where.as_deref()),
         };
         Side {
-            logins: if denying { expand(&conditions.logins, traits) } else { Some(expand_allowed(&conditions.logins, traits)) },
+            logins: if denying {
+                expand(&conditions.logins, traits)
+            } else {
+                Some(expand_allowed(&conditions.logins, traits))
+            },
             node_labels: compile(&conditions.node_labels).ok(),
             node_expression: parse_condition(conditions.node_labels_expression.as_deref()),
             rules: conditions.rules.iter().map(rule).collect(),
@@ -87,14 +95,16 @@ impl Side {
 fn unmet(role: &Role) -> Option<&'static str> {
     // Ignoring a demand would be weaker than what the administrator wrote.
     let options = &role.spec.options;
-    if options.require_session_mfa.is_some_and(|mfa| mfa != shared_types::resource::SessionMfa::No) {
+    if options.require_session_mfa.is_some_and(|mfa| mfa != shared_types::resource::SessionMfa::No)
+    {
         return Some("spec.options.require_session_mfa");
     }
     if options.device_trust_mode.as_deref().is_some_and(|mode| mode.starts_with("required")) {
         return Some("spec.options.device_trust_mode");
     }
     let demand = role.spec.allow.require_session_join.as_ref()?;
-    (demand.as_array().is_none_or(|list| !list.is_empty()) && !demand.is_null()).then_some("spec.allow.require_session_join")
+    (demand.as_array().is_none_or(|list| !list.is_empty()) && !demand.is_null())
+        .then_some("spec.allow.require_session_join")
 }
 
 impl RoleSet {
@@ -139,7 +149,8 @@ impl RoleSet {
     /// All logins that some role allows and no role denies, sorted. Values that are no valid login are left out.
     pub fn logins(&self) -> Vec<Login> {
         let allowed = self.roles.iter().flat_map(|role| role.allow.logins.iter().flatten());
-        let valid: BTreeSet<Login> = allowed.filter_map(|text| Login::new(text.as_str()).ok()).collect();
+        let valid: BTreeSet<Login> =
+            allowed.filter_map(|text| Login::new(text.as_str()).ok()).collect();
         valid.into_iter().filter(|login| self.login_denied(login).is_none()).collect()
     }
 
@@ -154,8 +165,15 @@ impl RoleSet {
 
     /// Checks an action on a kind of resource.
     pub fn check_rule(&self, resource: &str, verb: Verb, ctx: &WhereCtx<'_>) -> Decision {
-        let subject = Subject { user: self.user.as_str(), roles: &self.names, traits: &self.traits, ctx, labels: None };
-        let about = |rule: &CompiledRule| rule.resources.iter().any(|kind| kind == "*" || kind == resource);
+        let subject = Subject {
+            user: self.user.as_str(),
+            roles: &self.names,
+            traits: &self.traits,
+            ctx,
+            labels: None,
+        };
+        let about =
+            |rule: &CompiledRule| rule.resources.iter().any(|kind| kind == "*" || kind == resource);
         for role in &self.roles {
             for (index, rule) in role.deny.rules.iter().enumerate() {
                 let applies = about(rule)
@@ -163,7 +181,9 @@ impl RoleSet {
                     && match &rule.condition {
                         None => true,
                         // No answer, or no readable condition: it denies.
-                        Some(condition) => condition.as_ref().is_none_or(|condition| condition.holds(&subject) != Ok(false)),
+                        Some(condition) => condition
+                            .as_ref()
+                            .is_none_or(|condition| condition.holds(&subject) != Ok(false)),
                     };
                 if applies {
                     let rule = RuleId::new(&role.name, format_args!("spec.deny.rules[{index}]"));
@@ -178,7 +198,9 @@ impl RoleSet {
                     && rule.verbs.iter().any(|written| verb.granted_by(written))
                     && match &rule.condition {
                         None => true,
-                        Some(condition) => condition.as_ref().is_some_and(|condition| condition.holds(&subject) == Ok(true)),
+                        Some(condition) => condition
+                            .as_ref()
+                            .is_some_and(|condition| condition.holds(&subject) == Ok(true)),
                     };
                 if applies {
                     rules.push(RuleId::new(&role.name, format_args!("spec.allow.rules[{index}]")));
@@ -186,7 +208,9 @@ impl RoleSet {
             }
         }
         if rules.is_empty() {
-            return Decision::Deny { reason: DenyReason::NoRule { resource: resource.to_owned(), verb } };
+            return Decision::Deny {
+                reason: DenyReason::NoRule { resource: resource.to_owned(), verb },
+            };
         }
         Decision::Allow { rules }
     }
@@ -194,9 +218,14 @@ impl RoleSet {
     /// Whether some resource of the kind could pass the check, whatever its conditions say: the question before
     /// a list is filtered entry by entry.
     pub fn may_some(&self, resource: &str, verb: Verb) -> bool {
-        let about = |rule: &CompiledRule| rule.resources.iter().any(|kind| kind == "*" || kind == resource);
-        let denied = |rule: &CompiledRule| rule.condition.is_none() && about(rule) && rule.verbs.iter().any(|w| verb.denied_by(w));
-        let allowed = |rule: &CompiledRule| about(rule) && rule.verbs.iter().any(|written| verb.granted_by(written));
+        let about =
+            |rule: &CompiledRule| rule.resources.iter().any(|kind| kind == "*" || kind == resource);
+        let denied = |rule: &CompiledRule| {
+            rule.condition.is_none() && about(rule) && rule.verbs.iter().any(|w| verb.denied_by(w))
+        };
+        let allowed = |rule: &CompiledRule| {
+            about(rule) && rule.verbs.iter().any(|written| verb.granted_by(written))
+        };
         !self.roles.iter().any(|role| role.deny.rules.iter().any(denied))
             && self.roles.iter().any(|role| role.allow.rules.iter().any(allowed))
     }
@@ -209,11 +238,13 @@ fn login_matches(pattern: &str, login: &Login) -> bool {
         return true;
     }
     if let Some(inner) = pattern.strip_prefix('^').and_then(|rest| rest.strip_suffix('$')) {
-        return bounded_regex(&format!("\\A(?:{inner})\\z")).map_or(true, |regex| regex.is_match(login));
+        return bounded_regex(&format!("\\A(?:{inner})\\z"))
+            .map_or(true, |regex| regex.is_match(login));
     }
     if !pattern.contains('*') {
         return false;
     }
     let escaped: Vec<String> = pattern.split('*').map(regex::escape).collect();
-    bounded_regex(&format!("\\A{}\\z", escaped.join(".*"))).map_or(true, |regex| regex.is_match(login))
+    bounded_regex(&format!("\\A{}\\z", escaped.join(".*")))
+        .map_or(true, |regex| regex.is_match(login))
 }

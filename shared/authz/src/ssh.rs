@@ -60,8 +60,12 @@ impl RoleSet {
             Some(address) => address::classify(address),
             None => AddressClass::Ordinary,
         };
-        let subject =
-            Subject { labels: target.labels, host: Some(&host), address: address_text.as_deref(), port: Some(&port) };
+        let subject = Subject {
+            labels: target.labels,
+            host: Some(&host),
+            address: address_text.as_deref(),
+            port: Some(&port),
+        };
         let judged = Judged { subject, address, class };
 
         if let Some(rule) = self.login_denied(login).or_else(|| self.host_denied(&judged)) {
@@ -72,7 +76,12 @@ impl RoleSet {
 
     fn host_denied(&self, target: &Judged<'_>) -> Option<RuleId> {
         let denies = |role: &CompiledRole| {
-            if role.deny.node_labels.as_ref().is_none_or(|matcher| matcher.matches_subject(target.subject, true)) {
+            if role
+                .deny
+                .node_labels
+                .as_ref()
+                .is_none_or(|matcher| matcher.matches_subject(target.subject, true))
+            {
                 return Some("spec.deny.node_labels");
             }
             let expression = role.deny.node_expression.as_ref()?;
@@ -82,10 +91,20 @@ impl RoleSet {
         self.roles.iter().find_map(|role| denies(role).map(|path| RuleId::new(&role.name, path)))
     }
 
-    fn expression(&self, condition: &crate::Condition, target: &Judged<'_>) -> Result<bool, crate::condition::Unknown> {
+    fn expression(
+        &self,
+        condition: &crate::Condition,
+        target: &Judged<'_>,
+    ) -> Result<bool, crate::condition::Unknown> {
         let ctx = WhereCtx::none();
         let labels = Some(target.subject.labels);
-        condition.holds(&Where { user: self.user.as_str(), roles: &self.names, traits: &self.traits, ctx: &ctx, labels })
+        condition.holds(&Where {
+            user: self.user.as_str(),
+            roles: &self.names,
+            traits: &self.traits,
+            ctx: &ctx,
+            labels,
+        })
     }
 
     fn ssh_allowed(&self, login: &Login, target: &Judged<'_>) -> Result<Vec<RuleId>, DenyReason> {
@@ -110,7 +129,9 @@ impl RoleSet {
             return Err(reason);
         }
         // A demand of any role of the user counts, as any role's strictest option does.
-        if let Some((role, path)) = self.roles.iter().find_map(|role| role.unmet.map(|path| (role, path))) {
+        if let Some((role, path)) =
+            self.roles.iter().find_map(|role| role.unmet.map(|path| (role, path)))
+        {
             return Err(DenyReason::Unmet { rule: RuleId::new(&role.name, path) });
         }
         Ok(rules)
@@ -120,18 +141,23 @@ impl RoleSet {
     fn admits(&self, role: &CompiledRole, target: &Judged<'_>) -> Option<&'static str> {
         let labels = role.allow.node_labels.as_ref()?;
         match (&role.allow.node_expression, labels.is_empty()) {
-            (None, _) => labels.matches_subject(target.subject, false).then_some("spec.allow.node_labels"),
+            (None, _) => {
+                labels.matches_subject(target.subject, false).then_some("spec.allow.node_labels")
+            }
             (Some(expression), empty) => {
                 let condition = expression.as_ref()?;
                 let both = empty || labels.matches_subject(target.subject, false);
-                (both && self.expression(condition, target) == Ok(true)).then_some("spec.allow.node_labels_expression")
+                (both && self.expression(condition, target) == Ok(true))
+                    .then_some("spec.allow.node_labels_expression")
             }
         }
     }
 
     fn names_address(&self, role: &CompiledRole, target: &Judged<'_>) -> bool {
         let labels = role.allow.node_labels.as_ref();
-        target.address.is_some_and(|address| labels.is_some_and(|labels| labels.names_address(address)))
+        target
+            .address
+            .is_some_and(|address| labels.is_some_and(|labels| labels.names_address(address)))
     }
 }
 

@@ -28,7 +28,9 @@ pub enum TemplateError {
     #[error("{0:?} has unbalanced or several {{{{…}}}}, expected one expression")]
     Braces(String),
     /// The expression is not one of the known forms.
-    #[error("{0:?} is not an expression, expected internal.NAME, external.NAME, email.local(…) or regexp.replace(…)")]
+    #[error(
+        "{0:?} is not an expression, expected internal.NAME, external.NAME, email.local(…) or regexp.replace(…)"
+    )]
     Expression(String),
     /// A trait that only the cluster itself sets is not known.
     #[error("internal.{0} is not a known trait")]
@@ -39,8 +41,19 @@ pub enum TemplateError {
 }
 
 const INTERNAL: [&str; 13] = [
-    "logins", "windows_logins", "kubernetes_groups", "kubernetes_users", "db_names", "db_users", "db_roles", "aws_role_arns",
-    "azure_identities", "gcp_service_accounts", "jwt", "github_orgs", "mcp_tools",
+    "logins",
+    "windows_logins",
+    "kubernetes_groups",
+    "kubernetes_users",
+    "db_names",
+    "db_users",
+    "db_roles",
+    "aws_role_arns",
+    "azure_identities",
+    "gcp_service_accounts",
+    "jwt",
+    "github_orgs",
+    "mcp_tools",
 ];
 
 fn clip(text: &str) -> String {
@@ -54,14 +67,23 @@ impl Template {
             if text.contains("}}") {
                 return Err(TemplateError::Braces(clip(text)));
             }
-            return Ok(Template { prefix: text.to_owned(), expression: None, suffix: String::new() });
+            return Ok(Template {
+                prefix: text.to_owned(),
+                expression: None,
+                suffix: String::new(),
+            });
         };
-        let (inside, suffix) = rest.split_once("}}").ok_or_else(|| TemplateError::Braces(clip(text)))?;
+        let (inside, suffix) =
+            rest.split_once("}}").ok_or_else(|| TemplateError::Braces(clip(text)))?;
         if suffix.contains("{{") || suffix.contains("}}") || inside.contains("{{") {
             return Err(TemplateError::Braces(clip(text)));
         }
         let expression = expression(inside.trim(), 0)?;
-        Ok(Template { prefix: prefix.to_owned(), expression: Some(expression), suffix: suffix.to_owned() })
+        Ok(Template {
+            prefix: prefix.to_owned(),
+            expression: Some(expression),
+            suffix: suffix.to_owned(),
+        })
     }
 
     /// Whether the text is fixed.
@@ -75,7 +97,12 @@ impl Template {
             None => vec![self.prefix.clone()],
             Some(expression) => {
                 let around = |value: String| format!("{}{value}{}", self.prefix, self.suffix);
-                expression.values(traits).into_iter().filter(|value| !value.is_empty()).map(around).collect()
+                expression
+                    .values(traits)
+                    .into_iter()
+                    .filter(|value| !value.is_empty())
+                    .map(around)
+                    .collect()
             }
         }
     }
@@ -109,20 +136,31 @@ fn expression(text: &str, depth: u8) -> Result<Expression, TemplateError> {
     if let Some(inner) = text.strip_prefix("email.local(").and_then(|rest| rest.strip_suffix(')')) {
         return Ok(Expression::EmailLocal(Box::new(expression(inner.trim(), depth + 1)?)));
     }
-    if let Some(inner) = text.strip_prefix("regexp.replace(").and_then(|rest| rest.strip_suffix(')')) {
+    if let Some(inner) =
+        text.strip_prefix("regexp.replace(").and_then(|rest| rest.strip_suffix(')'))
+    {
         let parts = arguments(inner).ok_or_else(bad)?;
         let [inner, pattern, with] = parts.as_slice() else { return Err(bad()) };
         let pattern = unquote(pattern).ok_or_else(bad)?;
         let with = unquote(with).ok_or_else(bad)?;
         let pattern = bounded_regex(&pattern).map_err(|_| TemplateError::Regex(clip(&pattern)))?;
-        return Ok(Expression::Replace { inner: Box::new(expression(inner.trim(), depth + 1)?), pattern, with });
+        return Ok(Expression::Replace {
+            inner: Box::new(expression(inner.trim(), depth + 1)?),
+            pattern,
+            with,
+        });
     }
     let (scope, name) = if let Some(name) = text.strip_prefix("internal.") {
         ("internal", name.to_owned())
     } else if let Some(name) = text.strip_prefix("external.") {
         ("external", name.to_owned())
     } else {
-        let inside = |scope: &str| text.strip_prefix(scope)?.strip_prefix('[')?.strip_suffix(']').and_then(|t| unquote(t.trim()));
+        let inside = |scope: &str| {
+            text.strip_prefix(scope)?
+                .strip_prefix('[')?
+                .strip_suffix(']')
+                .and_then(|t| unquote(t.trim()))
+        };
         match (inside("internal"), inside("external")) {
             (Some(name), _) => ("internal", name),
             (_, Some(name)) => return Ok(Expression::Trait(name)),
@@ -193,7 +231,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn traits() -> Traits {
-        let list = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
+        let list =
+            |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
         [
             ("logins".to_owned(), list(&["root", "ubuntu"])),
             ("email".to_owned(), list(&["joe@example.com", "nobody"])),
@@ -223,8 +262,16 @@ mod tests {
     #[test]
     fn refuses() {
         for text in [
-            "{{internal.logins", "internal.logins}}", "{{internal.frob}}", "{{frob.x}}", "{{}}", "{{internal.a}}{{internal.b}}",
-            "{{external.}}", "{{regexp.replace(external.x, \"(\", \"\")}}", "{{regexp.replace(external.x)}}", "{{external[x]}}",
+            "{{internal.logins",
+            "internal.logins}}",
+            "{{internal.frob}}",
+            "{{frob.x}}",
+            "{{}}",
+            "{{internal.a}}{{internal.b}}",
+            "{{external.}}",
+            "{{regexp.replace(external.x, \"(\", \"\")}}",
+            "{{regexp.replace(external.x)}}",
+            "{{external[x]}}",
             "{{exec(\"id\")}}",
         ] {
             assert!(Template::parse(text).is_err(), "{text}");

@@ -65,14 +65,19 @@ fn check(conditions: &RoleConditions) -> Result<(), (String, Fault)> {
         }
     }
     for (name, map) in conditions.label_maps() {
-        LabelMatcher::allowing(map, &Traits::new()).map_err(|fault| (name.to_owned(), fault.into()))?;
+        LabelMatcher::allowing(map, &Traits::new())
+            .map_err(|fault| (name.to_owned(), fault.into()))?;
     }
-    if let Some(text) = conditions.node_labels_expression.as_deref().filter(|text| !text.trim().is_empty()) {
-        text.parse::<Condition>().map_err(|fault| ("node_labels_expression".to_owned(), fault.into()))?;
+    if let Some(text) =
+        conditions.node_labels_expression.as_deref().filter(|text| !text.trim().is_empty())
+    {
+        text.parse::<Condition>()
+            .map_err(|fault| ("node_labels_expression".to_owned(), fault.into()))?;
     }
     for (index, rule) in conditions.rules.iter().enumerate() {
         if let Some(text) = rule.r#where.as_deref().filter(|text| !text.trim().is_empty()) {
-            text.parse::<Condition>().map_err(|fault| (format!("rules[{index}].where"), fault.into()))?;
+            text.parse::<Condition>()
+                .map_err(|fault| (format!("rules[{index}].where"), fault.into()))?;
         }
     }
     Ok(())
@@ -85,8 +90,11 @@ mod tests {
     use shared_types::Resource;
 
     fn fault(spec: Value) -> String {
-        let document = json!({"kind": "role", "version": "v7", "metadata": {"name": "dev"}, "spec": spec});
-        let Resource::Role(role) = Resource::from_json(document).unwrap() else { panic!("not a role") };
+        let document =
+            json!({"kind": "role", "version": "v7", "metadata": {"name": "dev"}, "spec": spec});
+        let Resource::Role(role) = Resource::from_json(document).unwrap() else {
+            panic!("not a role")
+        };
         let fault = validate_role(&role).unwrap_err();
         format!("{fault}: {}", fault.source)
     }
@@ -102,7 +110,9 @@ mod tests {
             "role \"dev\": spec.deny.node_labels: regular expression \"^($\" does not compile"
         );
         assert_eq!(
-            fault(json!({"allow": {"rules": [{"resources": ["session"], "verbs": ["list"], "where": "contains(x, y)"}]}})),
+            fault(
+                json!({"allow": {"rules": [{"resources": ["session"], "verbs": ["list"], "where": "contains(x, y)"}]}})
+            ),
             "role \"dev\": spec.allow.rules[0].where: condition at column 10: unknown identifier \"x\""
         );
     }

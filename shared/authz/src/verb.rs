@@ -63,7 +63,9 @@ impl Verb {
 
     /// Whether a verb of an allow rule grants this one: reading includes reading without secrets.
     pub(crate) fn granted_by(self, written: &str) -> bool {
-        written == "*" || written == self.as_str() || (self == Verb::ReadNoSecrets && written == "read")
+        written == "*"
+            || written == self.as_str()
+            || (self == Verb::ReadNoSecrets && written == "read")
     }
 
     /// Whether a verb of a deny rule takes this one away: who may not read at all may not read secrets, and the
@@ -82,6 +84,9 @@ impl std::fmt::Display for Verb {
 impl std::str::FromStr for Verb {
     type Err = UnknownVerb;
     fn from_str(text: &str) -> Result<Self, UnknownVerb> {
-        Self::ALL.into_iter().find(|verb| verb.as_str() == text).ok_or_else(|| UnknownVerb(text.chars().take(64).collect()))
+        Self::ALL
+            .into_iter()
+            .find(|verb| verb.as_str() == text)
+            .ok_or_else(|| UnknownVerb(text.chars().take(64).collect()))
     }
 }

@@ -7,8 +7,16 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// Kinds that have no preset rule must show up as denied, too.
-const OTHERS: [&str; 8] =
-    ["access_request", "auth_server", "cert_authority", "download", "host_cert", "proxy", "ssh_session", "unheard_of"];
+const OTHERS: [&str; 8] = [
+    "access_request",
+    "auth_server",
+    "cert_authority",
+    "download",
+    "host_cert",
+    "proxy",
+    "ssh_session",
+    "unheard_of",
+];
 
 fn line(set: &RoleSet, kind: &str, ctx: &WhereCtx<'_>) -> String {
     let allowed = Verb::ALL.iter().filter(|verb| set.check_rule(kind, **verb, ctx).is_allowed());
@@ -27,7 +35,10 @@ fn matrix() -> String {
         .map(|role| (role.metadata.name.clone(), RoleSet::new(vec![role], &traits, &joe)))
         .collect();
     sets.insert(0, ("(no role)".to_owned(), RoleSet::new(vec![], &traits, &joe)));
-    sets.push(("access+editor+auditor".to_owned(), RoleSet::new(Role::presets().to_vec(), &traits, &joe)));
+    sets.push((
+        "access+editor+auditor".to_owned(),
+        RoleSet::new(Role::presets().to_vec(), &traits, &joe),
+    ));
 
     let mut out = String::new();
     let (own, foreign) = (["joe".to_owned()], ["amy".to_owned()]);
@@ -35,7 +46,15 @@ fn matrix() -> String {
         writeln!(out, "{name}").unwrap();
         for kind in &kinds {
             let row = |out: &mut String, label: &str, ctx: &WhereCtx<'_>| {
-                writeln!(out, "  {label:<28} {}", match line(set, kind, ctx).as_str() { "" => "-", text => text }).unwrap();
+                writeln!(
+                    out,
+                    "  {label:<28} {}",
+                    match line(set, kind, ctx).as_str() {
+                        "" => "-",
+                        text => text,
+                    }
+                )
+                .unwrap();
             };
             if kind == "session" {
                 row(&mut out, "session (took part)", &WhereCtx::session(&own));
@@ -46,10 +65,15 @@ fn matrix() -> String {
             }
         }
         for login in ["joe", "root", "admin"] {
-            for (host, address) in [("db-7", "10.0.0.7"), ("localhost", "127.0.0.1"), ("metadata", "169.254.169.254")] {
+            for (host, address) in
+                [("db-7", "10.0.0.7"), ("localhost", "127.0.0.1"), ("metadata", "169.254.169.254")]
+            {
                 let target = SshTarget::unregistered(host, address.parse().unwrap(), 22);
                 let text = match set.check_ssh(&Login::new(login).unwrap(), &target).into_result() {
-                    Ok(rules) => format!("allowed by {}", rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+                    Ok(rules) => format!(
+                        "allowed by {}",
+                        rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                    ),
                     Err(reason) => format!("{reason}"),
                 };
                 writeln!(out, "  ssh {:<24} {text}", format!("{login}@{host}")).unwrap();
@@ -69,7 +93,11 @@ fn presets() {
 fn deny_wins_over_every_preset() {
     let joe = UserName::new("joe").unwrap();
     let mut deny = Role::new("deny", Default::default());
-    let everything = shared_types::resource::Rule { resources: vec!["*".into()], verbs: vec!["*".into()], ..Default::default() };
+    let everything = shared_types::resource::Rule {
+        resources: vec!["*".into()],
+        verbs: vec!["*".into()],
+        ..Default::default()
+    };
     deny.spec.deny.rules.push(everything);
     let mut roles = Role::presets().to_vec();
     roles.push(deny);
@@ -78,7 +106,10 @@ fn deny_wins_over_every_preset() {
     for kind in ["role", "user", "session", "audit_query", "event"] {
         for verb in Verb::ALL {
             let decision = set.check_rule(kind, verb, &WhereCtx::session(&own));
-            assert_eq!(decision.into_result().unwrap_err().to_string(), "denied by deny: spec.deny.rules[0]");
+            assert_eq!(
+                decision.into_result().unwrap_err().to_string(),
+                "denied by deny: spec.deny.rules[0]"
+            );
         }
         assert!(!set.may_some(kind, Verb::List));
     }

@@ -19,5 +19,6 @@ pub use error::ConfigError;
 pub use profile::{Profile, ProfileDir, ProfileError};
 pub use resources::read_resources;
 pub use teleport::{
-    AuthConfig, ExecRecording, JoinToken, Keypair, LogConfig, LogFormat, ProxyConfig, StaticToken, TeleportConfig,
+    AuthConfig, ExecRecording, JoinToken, Keypair, LogConfig, LogFormat, ProxyConfig, StaticToken,
+    TeleportConfig,
 };

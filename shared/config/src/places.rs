@@ -132,16 +132,24 @@ impl Places {
     /// the map.
     pub(crate) fn path_at(&self, place: Place, container: bool) -> Option<&str> {
         let at = |map: &BTreeMap<String, Place>| {
-            map.iter().filter(|(_, found)| **found == place).map(|(path, _)| path.clone()).max_by_key(String::len)
+            map.iter()
+                .filter(|(_, found)| **found == place)
+                .map(|(path, _)| path.clone())
+                .max_by_key(String::len)
         };
-        let path = if container { at(&self.values) } else { at(&self.keys).or_else(|| at(&self.values)) }?;
-        self.values.get_key_value(&path).map(|(path, _)| path.as_str()).filter(|path| !path.is_empty())
+        let path =
+            if container { at(&self.values) } else { at(&self.keys).or_else(|| at(&self.values)) }?;
+        self.values
+            .get_key_value(&path)
+            .map(|(path, _)| path.as_str())
+            .filter(|path| !path.is_empty())
     }
 }
 
 /// Whether a text holds nothing but blanks, comments and document marks.
 pub(crate) fn is_blank(text: &str) -> bool {
-    let nothing = |line: &str| line.is_empty() || line.starts_with('#') || line == "---" || line == "...";
+    let nothing =
+        |line: &str| line.is_empty() || line.starts_with('#') || line == "---" || line == "...";
     text.lines().all(|line| nothing(line.trim()))
 }
 
@@ -181,7 +189,9 @@ mod tests {
     fn block_and_flow() {
         let text = "a:\n  b: 1\n  c: [x, {d: y}]\n# note\ne:\n- f: z\n";
         let places = Places::of(text);
-        for (path, place) in [("a.b", (2, 6)), ("a.c[0]", (3, 7)), ("a.c[1].d", (3, 14)), ("e[0].f", (6, 6))] {
+        for (path, place) in
+            [("a.b", (2, 6)), ("a.c[0]", (3, 7)), ("a.c[1].d", (3, 14)), ("e[0].f", (6, 6))]
+        {
             assert_eq!(places.find(path), Some(place), "{path}");
             assert_eq!(places.path_at(place, false), Some(path));
         }

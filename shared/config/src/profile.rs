@@ -77,7 +77,15 @@ impl Profile {
         tls_routing_enabled: bool,
     ) -> Self {
         let private_key_policy = "none".to_owned();
-        Self { web_proxy_addr, ssh_proxy_addr, user, cluster, tls_routing_enabled, private_key_policy, piv_slot: String::new() }
+        Self {
+            web_proxy_addr,
+            ssh_proxy_addr,
+            user,
+            cluster,
+            tls_routing_enabled,
+            private_key_policy,
+            piv_slot: String::new(),
+        }
     }
 
     /// Its name: the proxy's host without the port.
@@ -98,7 +106,8 @@ pub struct ProfileDir(PathBuf);
 impl ProfileDir {
     /// `TELEPORT_HOME`, or `.tsh` in the home folder.
     pub fn from_env() -> Result<Self, ProfileError> {
-        let set = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let set =
+            |key: &str| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(path) = set("TELEPORT_HOME") {
             return Ok(Self(path));
         }
@@ -137,12 +146,16 @@ impl ProfileDir {
         let entries = match std::fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(ProfileError::Io { step: "list", path: self.0.clone(), source }),
+            Err(source) => {
+                return Err(ProfileError::Io { step: "list", path: self.0.clone(), source });
+            }
         };
         let mut names: Vec<String> = entries
             .flatten()
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
-            .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned))
+            .filter_map(|entry| {
+                entry.file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned)
+            })
             .collect();
         names.sort();
         Ok(names.iter().filter_map(|name| self.load(name).ok().flatten()).collect())
@@ -151,10 +164,15 @@ impl ProfileDir {
     /// Writes a profile and makes it the current one.
     pub fn save(&self, profile: &Profile) -> Result<(), ProfileError> {
         let path = self.profile_path(profile.name())?;
-        let text = serde_saphyr::to_string(profile)
-            .map_err(|error| ProfileError::Content { path: path.clone(), message: error.to_string() })?;
+        let text = serde_saphyr::to_string(profile).map_err(|error| ProfileError::Content {
+            path: path.clone(),
+            message: error.to_string(),
+        })?;
         self.write_secret(&path, text.as_bytes())?;
-        self.write_secret(&self.0.join("current-profile"), format!("{}\n", profile.name()).as_bytes())
+        self.write_secret(
+            &self.0.join("current-profile"),
+            format!("{}\n", profile.name()).as_bytes(),
+        )
     }
 
     /// Removes a profile with its keys and certificates.
@@ -185,7 +203,11 @@ impl ProfileDir {
 
     fn profile_path(&self, name: &str) -> Result<PathBuf, ProfileError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-        if name.is_empty() || name.len() > 255 || name.starts_with(['.', '-']) || !name.chars().all(plain) {
+        if name.is_empty()
+            || name.len() > 255
+            || name.starts_with(['.', '-'])
+            || !name.chars().all(plain)
+        {
             return Err(ProfileError::Name(name.chars().take(64).collect()));
         }
         Ok(self.0.join(format!("{name}.yaml")))
@@ -210,7 +232,9 @@ impl ProfileDir {
 
     /// The SSH certificate.
     pub fn ssh_cert_path(&self, profile: &Profile) -> PathBuf {
-        self.keys(profile).join(format!("{}-ssh", profile.user)).join(format!("{}-cert.pub", profile.cluster))
+        self.keys(profile)
+            .join(format!("{}-ssh", profile.user))
+            .join(format!("{}-cert.pub", profile.cluster))
     }
 
     /// The TLS private key.
@@ -243,10 +267,13 @@ impl ProfileDir {
         let path = self.known_hosts_path();
         let cluster = profile.cluster.as_ref();
         let ours = |line: &&str| {
-            line.split_whitespace().nth(1).is_some_and(|names| names.split(',').any(|name| name == cluster))
+            line.split_whitespace()
+                .nth(1)
+                .is_some_and(|names| names.split(',').any(|name| name == cluster))
         };
         let before = self.read_secret(&path)?.unwrap_or_default();
-        let mut text: String = before.lines().filter(|line| !ours(line)).map(|line| format!("{line}\n")).collect();
+        let mut text: String =
+            before.lines().filter(|line| !ours(line)).map(|line| format!("{line}\n")).collect();
         for line in lines {
             text.extend([line.trim_end(), "\n"]);
         }
@@ -258,7 +285,11 @@ impl ProfileDir {
         let fault = |source| ProfileError::Io { step: "read", path: path.to_path_buf(), source };
         let file = match File::open(path) {
             Ok(file) => file,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(fault(error)),
         };
         let mut text = Zeroizing::new(String::new());
@@ -273,7 +304,11 @@ impl ProfileDir {
             move |source| ProfileError::Io { step, path, source }
         };
         let folder = path.parent().unwrap_or(&self.0);
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fault("make", folder))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(fault("make", folder))?;
         self.close_to_others(folder)?;
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}.new", std::process::id()));
@@ -295,10 +330,15 @@ impl ProfileDir {
     /// Takes every folder from `folder` up to ours away from other users.
     fn close_to_others(&self, folder: &Path) -> Result<(), ProfileError> {
         for folder in folder.ancestors().take_while(|folder| folder.starts_with(&self.0)) {
-            let fault = |source| ProfileError::Io { step: "set the mode of", path: folder.to_path_buf(), source };
+            let fault = |source| ProfileError::Io {
+                step: "set the mode of",
+                path: folder.to_path_buf(),
+                source,
+            };
             let mode = std::fs::metadata(folder).map_err(fault)?.permissions().mode();
             if mode & 0o077 != 0 {
-                std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).map_err(fault)?;
+                std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+                    .map_err(fault)?;
             }
         }
         Ok(())
@@ -310,7 +350,13 @@ mod tests {
     use super::*;
 
     fn profile(web: &str) -> Profile {
-        Profile::new(web.into(), "p:3023".into(), "joe".parse().unwrap(), "example.test".parse().unwrap(), true)
+        Profile::new(
+            web.into(),
+            "p:3023".into(),
+            "joe".parse().unwrap(),
+            "example.test".parse().unwrap(),
+            true,
+        )
     }
 
     #[test]
@@ -349,7 +395,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = ProfileDir::at(folder.path());
         std::fs::write(dir.known_hosts_path(), "@cert-authority other,*.other ssh-ed25519 AAAA\n@cert-authority p,example.test,*.example.test ssh-ed25519 OLD\n").unwrap();
-        dir.set_known_hosts(&profile("p:1"), &["@cert-authority p,example.test,*.example.test ssh-ed25519 NEW".into()]).unwrap();
+        dir.set_known_hosts(
+            &profile("p:1"),
+            &["@cert-authority p,example.test,*.example.test ssh-ed25519 NEW".into()],
+        )
+        .unwrap();
         let text = std::fs::read_to_string(dir.known_hosts_path()).unwrap();
         assert!(text.contains("AAAA") && text.contains("NEW") && !text.contains("OLD"), "{text}");
     }

@@ -1,8 +1,8 @@
 //! `teleport.yaml` as it stands in the file. Unknown keys are refused; keys of services that are not
 //! built are taken only as far as they switch the service off.
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use shared_types::GoDuration;
 use shared_types::flex::{Flag, Values};
 

@@ -1,14 +1,18 @@
 //! Resource documents, as `tctl create` reads them: several to a file, separated by `---`.
 
+use crate::ConfigError;
 use crate::places::{Kind, Places, is_blank};
 use crate::yaml::{self, Fault};
-use crate::ConfigError;
 use shared_types::resource::{Object, Spec};
 use shared_types::{Resource, ResourceKind};
 
 /// Reads every resource of a text; `name` is how messages call it.
 pub fn read_resources(text: &str, name: &str) -> Result<Vec<Resource>, ConfigError> {
-    documents(text).iter().filter(|document| !is_blank(document)).map(|document| read(document).map_err(|fault| located(fault, name))).collect()
+    documents(text)
+        .iter()
+        .filter(|document| !is_blank(document))
+        .map(|document| read(document).map_err(|fault| located(fault, name)))
+        .collect()
 }
 
 /// The documents of a text, each behind as many empty lines as stand before it, so that places are right.
@@ -16,7 +20,9 @@ fn documents(text: &str) -> Vec<String> {
     let mut documents = vec![String::new()];
     for (number, line) in text.lines().enumerate() {
         // Three dashes in the first column always separate documents, even inside a block of text.
-        let rest = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+        let rest = line
+            .strip_prefix("---")
+            .filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
         if rest.is_some() || line.trim_end() == "..." {
             documents.push("\n".repeat(number));
         }
@@ -31,7 +37,12 @@ fn documents(text: &str) -> Vec<String> {
 }
 
 fn located(fault: Fault, name: &str) -> ConfigError {
-    ConfigError::Document { name: name.to_owned(), line: fault.line, column: fault.column, message: fault.message }
+    ConfigError::Document {
+        name: name.to_owned(),
+        line: fault.line,
+        column: fault.column,
+        message: fault.message,
+    }
 }
 
 fn read(document: &str) -> Result<Resource, Fault> {
@@ -51,7 +62,9 @@ fn read(document: &str) -> Result<Resource, Fault> {
         ResourceKind::Token => Resource::Token(typed(document)?),
         ResourceKind::SessionRecordingConfig => Resource::SessionRecordingConfig(typed(document)?),
         ResourceKind::ClusterAuthPreference => Resource::ClusterAuthPreference(typed(document)?),
-        ResourceKind::ClusterNetworkingConfig => Resource::ClusterNetworkingConfig(typed(document)?),
+        ResourceKind::ClusterNetworkingConfig => {
+            Resource::ClusterNetworkingConfig(typed(document)?)
+        }
     })
 }
 
@@ -79,14 +92,20 @@ mod tests {
     fn faults_have_a_place_in_the_whole_file() {
         let first = "kind: role\nmetadata:\n  name: a\nspec: {}\n---\n";
         for (text, expected) in [
-            ("kind: role\nmetadata:\n  name: b\nspec:\n  alow: {}\n", "r.yaml:10:3: spec.alow: unknown key \"alow\", did you mean \"allow\"?"),
+            (
+                "kind: role\nmetadata:\n  name: b\nspec:\n  alow: {}\n",
+                "r.yaml:10:3: spec.alow: unknown key \"alow\", did you mean \"allow\"?",
+            ),
             ("kind: rol\n", "r.yaml:6:7: kind: unsupported resource: \"rol\""),
             ("metadata: {}\n", "r.yaml:6:1: kind is missing, expected one of role, user"),
             (
                 "kind: role\nmetadata:\n  name: b\nspec:\n  allow:\n    rules:\n    - resources: [role]\n      verbs: [raed]\n",
                 "r.yaml:13:14: spec.allow.rules[0].verbs: unknown verb \"raed\", expected one of",
             ),
-            ("kind: user\nmetadata:\n  name: 'a b'\nspec: {}\n", "metadata.name of user: user name may not contain ' '"),
+            (
+                "kind: user\nmetadata:\n  name: 'a b'\nspec: {}\n",
+                "metadata.name of user: user name may not contain ' '",
+            ),
             (
                 "kind: role\nmetadata:\n  name: b\nspec:\n  options:\n    max_session_ttl: long\n",
                 "r.yaml:11:22: spec.options.max_session_ttl: \"long\" is not a duration, expected a form like 12h",
@@ -94,7 +113,8 @@ mod tests {
             ("kind: role\n  spec: [\n", "r.yaml:7:"),
             ("just text\n", "r.yaml:6:1: found string \"just text\", expected a resource"),
         ] {
-            let shown = read_resources(&format!("{first}{text}"), "r.yaml").unwrap_err().to_string();
+            let shown =
+                read_resources(&format!("{first}{text}"), "r.yaml").unwrap_err().to_string();
             assert!(shown.contains(expected), "{expected}\n{shown}");
         }
     }

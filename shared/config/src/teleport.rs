@@ -159,7 +159,11 @@ impl TeleportConfig {
         use std::io::Read;
         let fault = |source| ConfigError::Open { path: path.to_path_buf(), source };
         let mut text = String::new();
-        std::fs::File::open(path).map_err(fault)?.take(LARGEST).read_to_string(&mut text).map_err(fault)?;
+        std::fs::File::open(path)
+            .map_err(fault)?
+            .take(LARGEST)
+            .read_to_string(&mut text)
+            .map_err(fault)?;
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -194,12 +198,22 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn fault(&self, key: &'static str, message: impl Into<String>) -> ConfigError {
         let (line, column) = Places::of(self.text).find(key).unwrap_or((1, 1));
-        ConfigError::Value { name: self.name.to_owned(), line, column, key, message: message.into() }
+        ConfigError::Value {
+            name: self.name.to_owned(),
+            line,
+            column,
+            key,
+            message: message.into(),
+        }
     }
 
     fn file(&self, file: raw::File) -> Result<TeleportConfig, ConfigError> {
-        if let Some(version) = file.version.as_deref().filter(|version| !matches!(*version, "v1" | "v2" | "v3")) {
-            return Err(self.fault("version", format!("{version:?} is not known; expected v1, v2 or v3")));
+        if let Some(version) =
+            file.version.as_deref().filter(|version| !matches!(*version, "v1" | "v2" | "v3"))
+        {
+            return Err(
+                self.fault("version", format!("{version:?} is not known; expected v1, v2 or v3"))
+            );
         }
         for (key, service) in [
             ("ssh_service.enabled", &file.ssh_service),
@@ -210,7 +224,9 @@ impl Checker<'_> {
             ("discovery_service.enabled", &file.discovery_service),
         ] {
             if service.enabled.is_some_and(|flag| flag.0) {
-                return Err(self.fault(key, "this service is not part of this version; expected no"));
+                return Err(
+                    self.fault(key, "this service is not part of this version; expected no")
+                );
             }
         }
         let auth = match file.auth_service.enabled.is_none_or(|flag| flag.0) {
@@ -218,16 +234,25 @@ impl Checker<'_> {
             false => None,
         };
         let proxy = match file.proxy_service.enabled.is_none_or(|flag| flag.0) {
-            true => Some(self.proxy(file.proxy_service, file.teleport.ciphers.as_ref().map(|list| list.0.clone()))?),
+            true => Some(self.proxy(
+                file.proxy_service,
+                file.teleport.ciphers.as_ref().map(|list| list.0.clone()),
+            )?),
             false => None,
         };
         if auth.is_none() && proxy.is_none() {
-            return Err(self.fault("auth_service.enabled", "neither auth_service nor proxy_service is enabled; expected one of them"));
+            return Err(self.fault(
+                "auth_service.enabled",
+                "neither auth_service nor proxy_service is enabled; expected one of them",
+            ));
         }
         let global = file.teleport;
         let token = match (global.auth_token, global.join_params) {
             (Some(_), Some(_)) => {
-                return Err(self.fault("teleport.join_params", "stands beside auth_token; expected one of them"));
+                return Err(self.fault(
+                    "teleport.join_params",
+                    "stands beside auth_token; expected one of them",
+                ));
             }
             (Some(token), None) => Some(token),
             (None, Some(params)) => {
@@ -238,14 +263,20 @@ impl Checker<'_> {
             }
             (None, None) => None,
         };
-        let mut auth_servers: Vec<String> = global.auth_servers.map(|list| list.0).unwrap_or_default();
+        let mut auth_servers: Vec<String> =
+            global.auth_servers.map(|list| list.0).unwrap_or_default();
         auth_servers.extend(global.auth_server);
         auth_servers.extend(global.proxy_server);
         if auth.is_none() && auth_servers.is_empty() {
-            return Err(self.fault("teleport.auth_server", "is missing; expected host:port of the auth service to join"));
+            return Err(self.fault(
+                "teleport.auth_server",
+                "is missing; expected host:port of the auth service to join",
+            ));
         }
         if global.diag_addr.is_some_and(|addr| !addr.is_empty()) {
-            return Err(self.fault("teleport.diag_addr", "diagnostics are not part of this version"));
+            return Err(
+                self.fault("teleport.diag_addr", "diagnostics are not part of this version")
+            );
         }
         if global.shutdown_delay.is_some() {
             return Err(self.fault("teleport.shutdown_delay", "is not part of this version"));
@@ -269,14 +300,20 @@ impl Checker<'_> {
             "debug" | "info" | "error" | "warn" => severity,
             "warning" => "warn".into(),
             other => {
-                return Err(self.fault("teleport.log.severity", format!("{other:?}; expected DEBUG, INFO, WARN or ERROR")));
+                return Err(self.fault(
+                    "teleport.log.severity",
+                    format!("{other:?}; expected DEBUG, INFO, WARN or ERROR"),
+                ));
             }
         };
         let format = match log.format.and_then(|format| format.output).as_deref() {
             None | Some("text") => LogFormat::Text,
             Some("json") => LogFormat::Json,
             Some(other) => {
-                return Err(self.fault("teleport.log.format.output", format!("{other:?}; expected text or json")));
+                return Err(self.fault(
+                    "teleport.log.format.output",
+                    format!("{other:?}; expected text or json"),
+                ));
             }
         };
         Ok(LogConfig { output: log.output.unwrap_or_else(|| "stderr".into()), severity, format })
@@ -292,13 +329,22 @@ impl Checker<'_> {
             return Err(self.fault("auth_service.authentication.type", "expected local"));
         }
         if authentication.second_factor.as_deref().is_some_and(|factor| factor != "off") {
-            return Err(self.fault("auth_service.authentication.second_factor", "second factors are not part of this version; expected off"));
+            return Err(self.fault(
+                "auth_service.authentication.second_factor",
+                "second factors are not part of this version; expected off",
+            ));
         }
         if authentication.local_auth.is_some_and(|flag| !flag.0) {
             return Err(self.fault("auth_service.authentication.local_auth", "expected yes"));
         }
-        if auth.proxy_listener_mode.as_deref().is_some_and(|mode| !matches!(mode, "separate" | "multiplex")) {
-            return Err(self.fault("auth_service.proxy_listener_mode", "expected separate or multiplex"));
+        if auth
+            .proxy_listener_mode
+            .as_deref()
+            .is_some_and(|mode| !matches!(mode, "separate" | "multiplex"))
+        {
+            return Err(
+                self.fault("auth_service.proxy_listener_mode", "expected separate or multiplex")
+            );
         }
         let tokens = auth.tokens.map(|list| list.0).unwrap_or_default();
         Ok(AuthConfig {
@@ -312,43 +358,61 @@ impl Checker<'_> {
                 "auth_service.authentication.default_session_ttl",
                 authentication.default_session_ttl,
             )?,
-            client_idle_timeout: self.duration("auth_service.client_idle_timeout", auth.client_idle_timeout)?,
+            client_idle_timeout: self
+                .duration("auth_service.client_idle_timeout", auth.client_idle_timeout)?,
             disconnect_expired_cert: auth.disconnect_expired_cert.map(|flag| flag.0),
-            keep_alive_interval: self.duration("auth_service.keep_alive_interval", auth.keep_alive_interval)?,
+            keep_alive_interval: self
+                .duration("auth_service.keep_alive_interval", auth.keep_alive_interval)?,
             keep_alive_count_max: auth.keep_alive_count_max,
-            ssh_dial_timeout: self.duration("auth_service.ssh_dial_timeout", auth.ssh_dial_timeout)?,
+            ssh_dial_timeout: self
+                .duration("auth_service.ssh_dial_timeout", auth.ssh_dial_timeout)?,
         })
     }
 
     fn mode(&self, text: &str) -> Result<RecordingMode, ConfigError> {
         const KEY: &str = "auth_service.session_recording";
         let mode: RecordingMode = text.parse().map_err(|_| {
-            self.fault(KEY, format!("session recording mode must be one of node,proxy,off; got {text:?}"))
+            self.fault(
+                KEY,
+                format!("session recording mode must be one of node,proxy,off; got {text:?}"),
+            )
         })?;
         if mode.is_sync() {
-            return Err(self.fault(KEY, format!("{mode} is not part of this version; expected node, proxy or off")));
+            return Err(self.fault(
+                KEY,
+                format!("{mode} is not part of this version; expected node, proxy or off"),
+            ));
         }
         Ok(mode)
     }
 
-    fn duration(&self, key: &'static str, text: Option<String>) -> Result<Option<GoDuration>, ConfigError> {
+    fn duration(
+        &self,
+        key: &'static str,
+        text: Option<String>,
+    ) -> Result<Option<GoDuration>, ConfigError> {
         match text {
             None => Ok(None),
-            Some(text) => text
-                .parse()
-                .map(Some)
-                .map_err(|_| self.fault(key, format!("{text:?}; expected a duration such as 5m or 1h30m"))),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                self.fault(key, format!("{text:?}; expected a duration such as 5m or 1h30m"))
+            }),
         }
     }
 
     fn static_token(&self, text: &str) -> Result<StaticToken, ConfigError> {
         const KEY: &str = "auth_service.tokens";
-        let expected = || self.fault(KEY, "expected role,role:TOKEN, where TOKEN may be an absolute path");
+        let expected =
+            || self.fault(KEY, "expected role,role:TOKEN, where TOKEN may be an absolute path");
         let (roles, token) = text.split_once(':').ok_or_else(expected)?;
         let known = [SystemRole::Auth, SystemRole::Proxy, SystemRole::Node];
         let roles = roles
             .split(',')
-            .map(|word| known.into_iter().find(|role| role.to_string().eq_ignore_ascii_case(word.trim())).ok_or_else(expected))
+            .map(|word| {
+                known
+                    .into_iter()
+                    .find(|role| role.to_string().eq_ignore_ascii_case(word.trim()))
+                    .ok_or_else(expected)
+            })
             .collect::<Result<_, _>>()?;
         if token.trim().is_empty() {
             return Err(expected());
@@ -356,15 +420,28 @@ impl Checker<'_> {
         Ok(StaticToken { roles, token: join_token(token.trim().to_owned()) })
     }
 
-    fn proxy(&self, proxy: raw::Proxy, ciphers: Option<Vec<String>>) -> Result<ProxyConfig, ConfigError> {
+    fn proxy(
+        &self,
+        proxy: raw::Proxy,
+        ciphers: Option<Vec<String>>,
+    ) -> Result<ProxyConfig, ConfigError> {
         if proxy.tunnel_listen_addr.is_some() {
-            return Err(self.fault("proxy_service.tunnel_listen_addr", "reverse tunnels are not part of this version"));
+            return Err(self.fault(
+                "proxy_service.tunnel_listen_addr",
+                "reverse tunnels are not part of this version",
+            ));
         }
         if proxy.acme.enabled.is_some_and(|flag| flag.0) {
-            return Err(self.fault("proxy_service.acme.enabled", "is not part of this version; expected no, and https_keypairs"));
+            return Err(self.fault(
+                "proxy_service.acme.enabled",
+                "is not part of this version; expected no, and https_keypairs",
+            ));
         }
         if proxy.https_keypairs_reload_interval.is_some_and(|every| !every.is_zero()) {
-            return Err(self.fault("proxy_service.https_keypairs_reload_interval", "is not part of this version; expected 0s"));
+            return Err(self.fault(
+                "proxy_service.https_keypairs_reload_interval",
+                "is not part of this version; expected 0s",
+            ));
         }
         let exec = proxy.exec_recording.unwrap_or_default();
         let exec_recording = if exec.full.is_some_and(|flag| flag.0) {
@@ -377,13 +454,20 @@ impl Checker<'_> {
         };
         let keypairs = proxy.https_keypairs.unwrap_or_default();
         Ok(ProxyConfig {
-            web_listen_addr: self.listen("proxy_service.web_listen_addr", proxy.web_listen_addr, 3080)?,
+            web_listen_addr: self.listen(
+                "proxy_service.web_listen_addr",
+                proxy.web_listen_addr,
+                3080,
+            )?,
             ssh_listen_addr: self.listen("proxy_service.listen_addr", proxy.listen_addr, 3023)?,
             public_addr: proxy.public_addr.map(|list| list.0).unwrap_or_default(),
             ssh_public_addr: proxy.ssh_public_addr.map(|list| list.0).unwrap_or_default(),
             https_keypairs: keypairs
                 .into_iter()
-                .map(|pair| Keypair { key_file: pair.key_file.into(), cert_file: pair.cert_file.into() })
+                .map(|pair| Keypair {
+                    key_file: pair.key_file.into(),
+                    cert_file: pair.cert_file.into(),
+                })
                 .collect(),
             ssh_ciphers: proxy.ssh_ciphers.map(|list| list.0).or(ciphers),
             exec_recording,
@@ -391,12 +475,22 @@ impl Checker<'_> {
     }
 
     /// An address to listen on; the port may be left out.
-    fn listen(&self, key: &'static str, text: Option<String>, port: u16) -> Result<SocketAddr, ConfigError> {
+    fn listen(
+        &self,
+        key: &'static str,
+        text: Option<String>,
+        port: u16,
+    ) -> Result<SocketAddr, ConfigError> {
         let text = text.unwrap_or_else(|| "0.0.0.0".into());
         let text = text.replace("localhost", "127.0.0.1");
-        text.parse()
-            .or_else(|_| with_port(&text, port).parse())
-            .map_err(|_| self.fault(key, format!("{text:?}; expected ADDRESS:PORT with an IP address, such as 0.0.0.0:{port}")))
+        text.parse().or_else(|_| with_port(&text, port).parse()).map_err(|_| {
+            self.fault(
+                key,
+                format!(
+                    "{text:?}; expected ADDRESS:PORT with an IP address, such as 0.0.0.0:{port}"
+                ),
+            )
+        })
     }
 }
 
@@ -407,7 +501,9 @@ fn join_token(text: String) -> JoinToken {
 /// Adds the usual port where there is none.
 fn with_port(addr: &str, port: u16) -> String {
     let has_port = match addr.rsplit_once(':') {
-        Some((host, digits)) => (!host.contains(':') || host.ends_with(']')) && digits.parse::<u16>().is_ok(),
+        Some((host, digits)) => {
+            (!host.contains(':') || host.ends_with(']')) && digits.parse::<u16>().is_ok()
+        }
         None => false,
     };
     if has_port {
@@ -436,15 +532,30 @@ mod tests {
     #[test]
     fn faults_name_place_key_and_what_was_expected() {
         for (text, parts) in [
-            ("auth_service:\n  session_recoding: proxy\n", &["t.yaml:2:", "session_recoding", "session_recording"][..]),
+            (
+                "auth_service:\n  session_recoding: proxy\n",
+                &["t.yaml:2:", "session_recoding", "session_recording"][..],
+            ),
             ("auth_service:\n  enabled: maybe\n", &["t.yaml:2:", "maybe", "boolean"]),
-            ("auth_service:\n  session_recording: proxi\n", &["auth_service.session_recording", "proxi", "node,proxy,off"]),
-            ("auth_service:\n  session_recording: proxy-sync\n", &["proxy-sync", "not part of this version"]),
+            (
+                "auth_service:\n  session_recording: proxi\n",
+                &["auth_service.session_recording", "proxi", "node,proxy,off"],
+            ),
+            (
+                "auth_service:\n  session_recording: proxy-sync\n",
+                &["proxy-sync", "not part of this version"],
+            ),
             ("auth_service: [\n", &["t.yaml:"]),
-            ("proxy_service:\n  web_listen_addr: here\n", &["proxy_service.web_listen_addr", "here", "ADDRESS:PORT"]),
+            (
+                "proxy_service:\n  web_listen_addr: here\n",
+                &["proxy_service.web_listen_addr", "here", "ADDRESS:PORT"],
+            ),
             ("auth_service:\n  enabled: no\nproxy_service:\n  enabled: no\n", &["neither"]),
             ("auth_service:\n  enabled: no\n", &["teleport.auth_server", "missing"]),
-            ("auth_service:\n  tokens: [\"king:abc\"]\n", &["auth_service.tokens", "expected role"]),
+            (
+                "auth_service:\n  tokens: [\"king:abc\"]\n",
+                &["auth_service.tokens", "expected role"],
+            ),
         ] {
             let shown = TeleportConfig::parse(text, "t.yaml").unwrap_err().to_string();
             for part in parts {

@@ -27,7 +27,8 @@ pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
 
 fn fault(error: &Yaml, text: &str) -> Fault {
     let error = error.without_snippet();
-    let place = error.location().map(|at| (at.line(), at.column())).filter(|place| *place != (0, 0));
+    let place =
+        error.location().map(|at| (at.line(), at.column())).filter(|place| *place != (0, 0));
     let places = Places::of(text);
     let message = message(error);
     // A check of the whole document names the field itself; its place is better than the document's.
@@ -38,7 +39,9 @@ fn fault(error: &Yaml, text: &str) -> Fault {
     }
     let about_key = matches!(
         error,
-        Yaml::SerdeUnknownField { .. } | Yaml::DuplicateMappingKey { .. } | Yaml::SerdeMissingField { .. }
+        Yaml::SerdeUnknownField { .. }
+            | Yaml::DuplicateMappingKey { .. }
+            | Yaml::SerdeMissingField { .. }
     );
     let container = message.starts_with("found map") || message.starts_with("found sequence");
     match place.and_then(|place| places.path_at(place, container)) {
@@ -55,10 +58,13 @@ fn message(error: &Yaml) -> String {
         Yaml::SerdeUnknownVariant { variant, expected, .. } => unknown("value", variant, expected),
         Yaml::SerdeMissingField { field, .. } => format!("{field} is missing"),
         Yaml::DuplicateMappingKey { .. } => "the key stands here twice".to_owned(),
-        Yaml::SerdeInvalidType { unexpected, expected, .. } | Yaml::SerdeInvalidValue { unexpected, expected, .. } => {
+        Yaml::SerdeInvalidType { unexpected, expected, .. }
+        | Yaml::SerdeInvalidValue { unexpected, expected, .. } => {
             format!("found {unexpected}, expected {expected}")
         }
-        Yaml::Unexpected { expected: "mapping start", .. } => "expected keys with values, such as enabled: yes".to_owned(),
+        Yaml::Unexpected { expected: "mapping start", .. } => {
+            "expected keys with values, such as enabled: yes".to_owned()
+        }
         Yaml::Unexpected { expected: "sequence start", .. } => "expected a list".to_owned(),
         Yaml::Message { msg, .. } => clean(msg),
         other => clean(&other.to_string()),
@@ -94,7 +100,8 @@ fn unknown(what: &str, found: &str, expected: &[&str]) -> String {
 
 /// Whether two words differ by at most two letters.
 fn close(one: &str, other: &str) -> bool {
-    let (one, other): (Vec<char>, Vec<char>) = (one.chars().take(64).collect(), other.chars().collect());
+    let (one, other): (Vec<char>, Vec<char>) =
+        (one.chars().take(64).collect(), other.chars().collect());
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (above, a) in one.iter().enumerate() {
         let mut diagonal = above;

@@ -11,7 +11,10 @@ fn cases(folder: &str) -> Vec<(String, String)> {
         .unwrap()
         .map(|entry| {
             let path = entry.unwrap().path();
-            (path.file_stem().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(&path).unwrap())
+            (
+                path.file_stem().unwrap().to_str().unwrap().to_owned(),
+                std::fs::read_to_string(&path).unwrap(),
+            )
         })
         .collect();
     cases.sort();
@@ -22,7 +25,8 @@ fn cases(folder: &str) -> Vec<(String, String)> {
 #[test]
 fn valid() {
     for (name, text) in cases("valid") {
-        let config = TeleportConfig::parse(&text, &name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let config =
+            TeleportConfig::parse(&text, &name).unwrap_or_else(|error| panic!("{name}: {error}"));
         insta::assert_debug_snapshot!(name, config);
     }
 }
@@ -31,7 +35,8 @@ fn valid() {
 fn invalid() {
     let mut wrong = Vec::new();
     for (name, text) in cases("invalid") {
-        let expected = text.lines().next().and_then(|line| line.strip_prefix("# expect: ")).unwrap();
+        let expected =
+            text.lines().next().and_then(|line| line.strip_prefix("# expect: ")).unwrap();
         match TeleportConfig::parse(&text, "teleport.yaml") {
             Ok(_) => wrong.push(format!("{name}: accepted")),
             Err(error) => {

@@ -39,7 +39,12 @@ pub struct Drained {
 /// Accepts until `shutdown`, runs `handle` for each connection in a task of its own, then lets them finish within
 /// `limits.drain`. The handler's token is a child of `shutdown`: what can end early does when it is cancelled.
 /// Tasks that are left are dropped.
-pub async fn serve<H, F>(listener: TcpListener, limits: AcceptLimits, shutdown: CancellationToken, handle: H) -> Drained
+pub async fn serve<H, F>(
+    listener: TcpListener,
+    limits: AcceptLimits,
+    shutdown: CancellationToken,
+    handle: H,
+) -> Drained
 where
     H: Fn(TcpStream, SocketAddr, CancellationToken) -> F,
     F: Future<Output = ()> + Send + 'static,
@@ -76,13 +81,19 @@ where
     Drained { left }
 }
 
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => Some((stream, peer, slot)),
         Err(err) => {
             // A connection that died in the queue is the peer's affair; lack of descriptors passes when others close.
-            if !matches!(err.kind(), std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset) {
+            if !matches!(
+                err.kind(),
+                std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset
+            ) {
                 warn!(error = %err, "accept");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }

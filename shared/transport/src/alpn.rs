@@ -34,7 +34,11 @@ pub fn auth_server_name(cluster: Option<&ClusterName>) -> String {
         let _ = write!(hex, "{byte:02x}");
     }
     // A label holds 63 octets.
-    if hex.len() > 63 { "teleport.cluster.local".to_owned() } else { format!("{hex}.teleport.cluster.local") }
+    if hex.len() > 63 {
+        "teleport.cluster.local".to_owned()
+    } else {
+        format!("{hex}.teleport.cluster.local")
+    }
 }
 
 #[cfg(test)]
@@ -49,6 +53,9 @@ mod tests {
         assert_eq!(auth_cluster(&auth(None)), Some(""));
         assert_eq!(auth_cluster(b"h2"), None);
         assert_eq!(auth_cluster(b"teleport-auth@\xff"), None);
-        assert_eq!(auth_server_name(Some(&cluster)), "6578616d706c652e636f6d.teleport.cluster.local");
+        assert_eq!(
+            auth_server_name(Some(&cluster)),
+            "6578616d706c652e636f6d.teleport.cluster.local"
+        );
     }
 }

@@ -53,7 +53,11 @@ pub enum CopyError {
 
 /// Copies until both sides have ended. A side's end is passed on as a half-close, the other way goes on.
 /// With `idle`, ends when nothing moved either way for that long.
-pub async fn copy_bidirectional<A, B>(first: A, second: B, idle: Option<Duration>) -> Result<Copied, CopyError>
+pub async fn copy_bidirectional<A, B>(
+    first: A,
+    second: B,
+    idle: Option<Duration>,
+) -> Result<Copied, CopyError>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -61,12 +65,21 @@ where
     const BUFFER: usize = 32 * 1024;
     let (to_second, to_first) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let first_failed = Arc::new(AtomicBool::new(false));
-    let mut first = Watched { inner: first, written: Arc::clone(&to_first), failed: Arc::clone(&first_failed) };
-    let mut second = Watched { inner: second, written: Arc::clone(&to_second), failed: Arc::default() };
-    let copied =
-        || Copied { first_to_second: to_second.load(Ordering::Relaxed), second_to_first: to_first.load(Ordering::Relaxed) };
+    let mut first =
+        Watched { inner: first, written: Arc::clone(&to_first), failed: Arc::clone(&first_failed) };
+    let mut second =
+        Watched { inner: second, written: Arc::clone(&to_second), failed: Arc::default() };
+    let copied = || Copied {
+        first_to_second: to_second.load(Ordering::Relaxed),
+        second_to_first: to_first.load(Ordering::Relaxed),
+    };
 
-    let mut copy = std::pin::pin!(tokio::io::copy_bidirectional_with_sizes(&mut first, &mut second, BUFFER, BUFFER));
+    let mut copy = std::pin::pin!(tokio::io::copy_bidirectional_with_sizes(
+        &mut first,
+        &mut second,
+        BUFFER,
+        BUFFER
+    ));
     let mut before = copied();
     let done = loop {
         let Some(idle) = idle else { break copy.await };
@@ -79,7 +92,11 @@ where
     match done {
         Ok(_) => Ok(copied()),
         Err(source) => {
-            let side = if first_failed.load(Ordering::Relaxed) { CopySide::First } else { CopySide::Second };
+            let side = if first_failed.load(Ordering::Relaxed) {
+                CopySide::First
+            } else {
+                CopySide::Second
+            };
             Err(CopyError::Io { side, copied: copied(), source })
         }
     }
@@ -101,14 +118,22 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
         self.note(polled)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
         if let Poll::Ready(Ok(n)) = &polled {
             self.written.fetch_add(*n as u64, Ordering::Relaxed);
@@ -124,7 +149,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.inner).poll_shutdown(cx) {
             // The peer is gone already; what it sent still has to get through.
-            Poll::Ready(Err(err)) if err.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            Poll::Ready(Err(err)) if err.kind() == io::ErrorKind::NotConnected => {
+                Poll::Ready(Ok(()))
+            }
             polled => self.note(polled),
         }
     }
@@ -152,20 +179,27 @@ mod tests {
         got.clear();
         client.read_to_string(&mut got).await.unwrap();
         assert_eq!(got, "the answer");
-        assert_eq!(copy.await.unwrap().unwrap(), Copied { first_to_second: 7, second_to_first: 10 });
+        assert_eq!(
+            copy.await.unwrap().unwrap(),
+            Copied { first_to_second: 7, second_to_first: 10 }
+        );
     }
 
     #[tokio::test]
     async fn idle_ends_it_and_movement_does_not() {
         let (mut client, first) = tokio::io::duplex(1024);
         let (_server, second) = tokio::io::duplex(1024);
-        let copy = tokio::spawn(copy_bidirectional(first, second, Some(Duration::from_millis(600))));
+        let copy =
+            tokio::spawn(copy_bidirectional(first, second, Some(Duration::from_millis(600))));
         for _ in 0..8 {
             tokio::time::sleep(Duration::from_millis(100)).await;
             client.write_all(b"x").await.unwrap();
         }
         let err = copy.await.unwrap().unwrap_err();
-        assert!(matches!(err, CopyError::Idle { copied: Copied { first_to_second: 8, .. }, .. }), "{err}");
+        assert!(
+            matches!(err, CopyError::Idle { copied: Copied { first_to_second: 8, .. }, .. }),
+            "{err}"
+        );
     }
 
     #[tokio::test]

@@ -42,7 +42,10 @@ pub enum HelloError {
 }
 
 /// Looks at the ClientHello for at most `wait`.
-pub async fn client_hello<S: AsyncRead + Unpin>(stream: &mut Rewind<S>, wait: Duration) -> Result<ClientHello, HelloError> {
+pub async fn client_hello<S: AsyncRead + Unpin>(
+    stream: &mut Rewind<S>,
+    wait: Duration,
+) -> Result<ClientHello, HelloError> {
     let deadline = Instant::now() + wait;
     let mut acceptor = Acceptor::default();
     let mut fed = 0;
@@ -87,7 +90,11 @@ mod tests {
         crate::install_crypto();
         let mut config = crate::tls::accept_any_certificate();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        let mut conn = rustls::ClientConnection::new(Arc::new(config), "proxy.example.com".try_into().unwrap()).unwrap();
+        let mut conn = rustls::ClientConnection::new(
+            Arc::new(config),
+            "proxy.example.com".try_into().unwrap(),
+        )
+        .unwrap();
         let mut out = Vec::new();
         conn.write_tls(&mut out).unwrap();
         out
@@ -117,7 +124,13 @@ mod tests {
         let bytes = hello_bytes(&[b"h2"]);
         for end in 0..bytes.len() {
             let mut stream = Rewind::new(&bytes[..end]);
-            assert!(matches!(client_hello(&mut stream, Duration::from_secs(5)).await, Err(HelloError::Closed)), "{end}");
+            assert!(
+                matches!(
+                    client_hello(&mut stream, Duration::from_secs(5)).await,
+                    Err(HelloError::Closed)
+                ),
+                "{end}"
+            );
         }
         for at in 0..bytes.len() {
             let mut bent = bytes.clone();
@@ -125,7 +138,9 @@ mod tests {
             let _ = client_hello(&mut Rewind::new(&bent[..]), Duration::from_secs(5)).await;
         }
         let endless = vec![0x16; 200_000];
-        assert!(client_hello(&mut Rewind::new(&endless[..]), Duration::from_secs(5)).await.is_err());
+        assert!(
+            client_hello(&mut Rewind::new(&endless[..]), Duration::from_secs(5)).await.is_err()
+        );
         // Full-size records that never end the message.
         let mut record = vec![0x16, 3, 1, 0x40, 0];
         record.extend([1, 0, 0xff, 0xff]);

@@ -16,7 +16,7 @@ mod tcp;
 pub mod tls;
 
 pub use accept::{AcceptLimits, Drained, serve};
-pub use copy::{CopyError, CopySide, Copied, copy_bidirectional};
+pub use copy::{Copied, CopyError, CopySide, copy_bidirectional};
 pub use hello::{ClientHello, HelloError, client_hello};
 pub use peek::{PeekError, Protocol, detect, ssh_identification};
 pub use rewind::Rewind;

@@ -37,8 +37,18 @@ pub enum PeekError {
     Read(#[source] io::Error),
 }
 
-const HTTP: &[&[u8]] =
-    &[b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"PATCH ", b"OPTIONS ", b"CONNECT ", b"TRACE ", b"PRI * HTTP/2.0"];
+const HTTP: &[&[u8]] = &[
+    b"GET ",
+    b"POST ",
+    b"PUT ",
+    b"HEAD ",
+    b"DELETE ",
+    b"PATCH ",
+    b"OPTIONS ",
+    b"CONNECT ",
+    b"TRACE ",
+    b"PRI * HTTP/2.0",
+];
 
 /// `None` while more bytes could still decide.
 fn classify(seen: &[u8]) -> Option<Protocol> {
@@ -56,7 +66,10 @@ fn classify(seen: &[u8]) -> Option<Protocol> {
 }
 
 /// Looks at the first bytes for at most `wait`, and reads none of them.
-pub async fn detect<S: AsyncRead + Unpin>(stream: &mut Rewind<S>, wait: Duration) -> Result<Protocol, PeekError> {
+pub async fn detect<S: AsyncRead + Unpin>(
+    stream: &mut Rewind<S>,
+    wait: Duration,
+) -> Result<Protocol, PeekError> {
     let deadline = Instant::now() + wait;
     loop {
         if let Some(protocol) = classify(stream.seen()) {
@@ -74,16 +87,22 @@ pub async fn detect<S: AsyncRead + Unpin>(stream: &mut Rewind<S>, wait: Duration
 
 /// The client's SSH identification without its line end, or `None` where it does not come within `wait`,
 /// is longer than the RFC allows or is no text. Reads none of it.
-pub async fn ssh_identification<S: AsyncRead + Unpin>(stream: &mut Rewind<S>, wait: Duration) -> Result<Option<String>, PeekError> {
+pub async fn ssh_identification<S: AsyncRead + Unpin>(
+    stream: &mut Rewind<S>,
+    wait: Duration,
+) -> Result<Option<String>, PeekError> {
     let deadline = Instant::now() + wait;
     loop {
         if let Some(end) = stream.seen().iter().position(|byte| *byte == b'\n') {
             let line = stream.seen().get(..end).unwrap_or_default();
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let fit = line.starts_with(b"SSH-") && line.iter().all(|byte| matches!(byte, 0x20..=0x7e));
+            let fit =
+                line.starts_with(b"SSH-") && line.iter().all(|byte| matches!(byte, 0x20..=0x7e));
             return Ok(fit.then(|| String::from_utf8_lossy(line).into_owned()));
         }
-        if stream.seen().len() >= SSH_LINE || classify(stream.seen()).is_some_and(|protocol| protocol != Protocol::Ssh) {
+        if stream.seen().len() >= SSH_LINE
+            || classify(stream.seen()).is_some_and(|protocol| protocol != Protocol::Ssh)
+        {
             return Ok(None);
         }
         match timeout_at(deadline, stream.look(SSH_LINE)).await {
@@ -133,7 +152,10 @@ mod tests {
             }
         });
         assert_eq!(detect(&mut server, Duration::from_secs(5)).await.unwrap(), Protocol::Ssh);
-        assert_eq!(ssh_identification(&mut server, Duration::from_secs(5)).await.unwrap().as_deref(), Some("SSH-2.0-test"));
+        assert_eq!(
+            ssh_identification(&mut server, Duration::from_secs(5)).await.unwrap().as_deref(),
+            Some("SSH-2.0-test")
+        );
         write.await.unwrap();
         let mut all = String::new();
         server.read_to_string(&mut all).await.unwrap();
@@ -147,7 +169,10 @@ mod tests {
         assert_eq!(detect(&mut server, Duration::from_millis(50)).await.unwrap(), Protocol::Silent);
         assert_eq!(ssh_identification(&mut server, Duration::from_millis(50)).await.unwrap(), None);
         drop(client);
-        assert!(matches!(detect(&mut server, Duration::from_millis(50)).await, Err(PeekError::Closed)));
+        assert!(matches!(
+            detect(&mut server, Duration::from_millis(50)).await,
+            Err(PeekError::Closed)
+        ));
     }
 
     #[tokio::test]

@@ -71,7 +71,9 @@ pub async fn dial(addr: &str, limit: Duration) -> Result<TcpStream, DialError> {
 /// No delay for small writes, and keep-alive so that a vanished peer is noticed.
 pub fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
-    let keep = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+    let keep = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15));
     let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&keep);
 }
 
@@ -85,7 +87,13 @@ mod tests {
         let addr = listener.local_addr().unwrap().to_string();
         dial(&addr, Duration::from_secs(5)).await.unwrap();
         drop(listener);
-        assert!(matches!(dial(&addr, Duration::from_secs(5)).await, Err(DialError::Connect { .. })));
-        assert!(matches!(dial("no-port", Duration::from_secs(5)).await, Err(DialError::Resolve { .. })));
+        assert!(matches!(
+            dial(&addr, Duration::from_secs(5)).await,
+            Err(DialError::Connect { .. })
+        ));
+        assert!(matches!(
+            dial("no-port", Duration::from_secs(5)).await,
+            Err(DialError::Resolve { .. })
+        ));
     }
 }

@@ -60,7 +60,8 @@ fn provider() -> Arc<CryptoProvider> {
 /// Certificates of a PEM text, at least one.
 pub fn certs_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let bad = || TlsError::Pem { what: "certificate" };
-    let certs = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|_| bad())?;
+    let certs =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|_| bad())?;
     if certs.is_empty() { Err(bad()) } else { Ok(certs) }
 }
 
@@ -70,9 +71,13 @@ pub fn key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 /// A certificate chain and its key from two files, as `https_keypairs` names them.
-pub fn load_keypair(cert: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+pub fn load_keypair(
+    cert: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     let read = |path: &Path| {
-        std::fs::read(path).map_err(|source| TlsError::File { path: path.display().to_string(), source })
+        std::fs::read(path)
+            .map_err(|source| TlsError::File { path: path.display().to_string(), source })
     };
     Ok((certs_from_pem(&read(cert)?)?, key_from_pem(&read(key)?)?))
 }
@@ -84,7 +89,9 @@ pub fn server_config(
     clients: Option<Arc<dyn ClientCertVerifier>>,
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, TlsError> {
-    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(TlsError::Config)?;
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Config)?;
     let builder = match clients {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
@@ -99,7 +106,9 @@ pub fn client_config(
     servers: Arc<dyn ServerCertVerifier>,
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 ) -> Result<ClientConfig, TlsError> {
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(TlsError::Config)?;
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Config)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(servers);
     match identity {
         Some((certs, key)) => builder.with_client_auth_cert(certs, key).map_err(TlsError::Config),
@@ -116,7 +125,9 @@ pub fn web_client_config(extra: &[CertificateDer<'static>]) -> Result<ClientConf
     if roots.is_empty() {
         return Err(TlsError::NoRoots);
     }
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(TlsError::Config)?;
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Config)?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
@@ -128,7 +139,10 @@ pub fn accept_any_certificate() -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::DEFAULT_VERSIONS)
         .expect("the provider supports the default protocol versions");
-    builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny { algorithms })).with_no_client_auth()
+    builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AcceptAny { algorithms }))
+        .with_no_client_auth()
 }
 
 /// Believes any certificate whose key the peer has.
@@ -173,11 +187,17 @@ impl ServerCertVerifier for AcceptAny {
 }
 
 /// The client's handshake, within `limit`.
-pub async fn connect<S>(config: Arc<ClientConfig>, server: &str, stream: S, limit: Duration) -> Result<client::TlsStream<S>, TlsError>
+pub async fn connect<S>(
+    config: Arc<ClientConfig>,
+    server: &str,
+    stream: S,
+    limit: Duration,
+) -> Result<client::TlsStream<S>, TlsError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let name = ServerName::try_from(server.to_owned()).map_err(|_| TlsError::ServerName(server.to_owned()))?;
+    let name = ServerName::try_from(server.to_owned())
+        .map_err(|_| TlsError::ServerName(server.to_owned()))?;
     match tokio::time::timeout(limit, TlsConnector::from(config).connect(name, stream)).await {
         Ok(done) => done.map_err(TlsError::Handshake),
         Err(_) => Err(TlsError::TimedOut(limit)),
@@ -185,7 +205,11 @@ where
 }
 
 /// The server's handshake, within `limit`.
-pub async fn accept<S>(config: Arc<ServerConfig>, stream: S, limit: Duration) -> Result<server::TlsStream<S>, TlsError>
+pub async fn accept<S>(
+    config: Arc<ServerConfig>,
+    stream: S,
+    limit: Duration,
+) -> Result<server::TlsStream<S>, TlsError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -164,7 +164,11 @@ impl serde::de::Visitor<'_> for DurationVisitor {
 
     fn visit_u64<E: serde::de::Error>(self, nanos: u64) -> Result<GoDuration, E> {
         // A bare number is Go's nanoseconds; beside 0 nobody means that.
-        if nanos == 0 { Ok(GoDuration(Duration::ZERO)) } else { Err(E::invalid_type(serde::de::Unexpected::Unsigned(nanos), &self)) }
+        if nanos == 0 {
+            Ok(GoDuration(Duration::ZERO))
+        } else {
+            Err(E::invalid_type(serde::de::Unexpected::Unsigned(nanos), &self))
+        }
     }
 
     fn visit_i64<E: serde::de::Error>(self, nanos: i64) -> Result<GoDuration, E> {
@@ -208,7 +212,19 @@ mod tests {
 
     #[test]
     fn refuses_the_rest() {
-        for text in ["", "h", "-1h", "1", "12 h", "1x", "1h-", "99999999999999999999h", "1.s.", ".h", "300000000h"] {
+        for text in [
+            "",
+            "h",
+            "-1h",
+            "1",
+            "12 h",
+            "1x",
+            "1h-",
+            "99999999999999999999h",
+            "1.s.",
+            ".h",
+            "300000000h",
+        ] {
             assert!(text.parse::<GoDuration>().is_err(), "{text:?}");
         }
     }

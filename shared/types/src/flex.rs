@@ -29,7 +29,9 @@ impl de::Visitor<'_> for BoolVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<bool, E> {
-        u64::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self)).and_then(|value| self.visit_u64(value))
+        u64::try_from(value)
+            .map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
+            .and_then(|value| self.visit_u64(value))
     }
 }
 
@@ -64,7 +66,9 @@ pub fn option_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 }
 
 /// For `#[serde(deserialize_with)]`: an empty key (`labels:`) is the default.
-pub fn null_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+pub fn null_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -140,7 +144,14 @@ mod tests {
 
     #[test]
     fn booleans_as_people_write_them() {
-        for (json, value) in [("true", true), ("\"yes\"", true), ("\"On\"", true), ("\"no\"", false), ("\"off\"", false), ("0", false)] {
+        for (json, value) in [
+            ("true", true),
+            ("\"yes\"", true),
+            ("\"On\"", true),
+            ("\"no\"", false),
+            ("\"off\"", false),
+            ("0", false),
+        ] {
             assert_eq!(serde_json::from_str::<Flag>(json).unwrap().0, value, "{json}");
         }
         let error = serde_json::from_str::<Flag>("\"maybe\"").unwrap_err().to_string();
@@ -150,7 +161,10 @@ mod tests {
     #[test]
     fn one_or_many() {
         assert_eq!(serde_json::from_str::<Values>("\"a\"").unwrap(), Values::from("a"));
-        assert_eq!(serde_json::from_str::<Values>("[\"a\",\"b\"]").unwrap(), Values::from(["a", "b"]));
+        assert_eq!(
+            serde_json::from_str::<Values>("[\"a\",\"b\"]").unwrap(),
+            Values::from(["a", "b"])
+        );
         assert!(serde_json::from_str::<Values>("{}").is_err());
         assert_eq!(serde_json::to_string(&Values::from("a")).unwrap(), "\"a\"");
     }

@@ -87,9 +87,18 @@ mod tests {
     fn only_the_hyphenated_form() {
         let id = SessionId::random();
         assert_eq!(id.to_string().parse::<SessionId>().unwrap(), id);
-        for text in ["", "x", "../../etc/passwd", "{5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11}", "5f2d4c1e7f0a4a8e9a532f1d9d0c7a11"] {
+        for text in [
+            "",
+            "x",
+            "../../etc/passwd",
+            "{5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11}",
+            "5f2d4c1e7f0a4a8e9a532f1d9d0c7a11",
+        ] {
             assert!(text.parse::<SessionId>().is_err(), "{text}");
         }
-        assert_eq!("x".parse::<SessionId>().unwrap_err().to_string(), "\"x\" is not a valid session ID (must be GUID)");
+        assert_eq!(
+            "x".parse::<SessionId>().unwrap_err().to_string(),
+            "\"x\" is not a valid session ID (must be GUID)"
+        );
     }
 }

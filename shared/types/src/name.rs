@@ -65,7 +65,9 @@ fn alphanumeric(character: char) -> bool {
 fn check(rule: &Rule, text: &str) -> Result<(), NameError> {
     let what = rule.what;
     let first = text.chars().next().ok_or(NameError::Empty { what })?;
-    if let Some(character) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !rule.also.contains(*c)) {
+    if let Some(character) =
+        text.chars().find(|c| !c.is_ascii_alphanumeric() && !rule.also.contains(*c))
+    {
         return Err(NameError::Character { what, character });
     }
     // Every accepted character is ASCII, so bytes and characters are the same number here.
@@ -85,7 +87,8 @@ fn check(rule: &Rule, text: &str) -> Result<(), NameError> {
 pub(crate) fn check_secret(what: &'static str, text: &str) -> Result<(), NameError> {
     const MAX: usize = 256;
     let first = text.chars().next().ok_or(NameError::Empty { what })?;
-    if let Some(character) = text.chars().find(|c| !c.is_ascii_graphic() || "/\\'\"`".contains(*c)) {
+    if let Some(character) = text.chars().find(|c| !c.is_ascii_graphic() || "/\\'\"`".contains(*c))
+    {
         return Err(NameError::Character { what, character });
     }
     if text.len() > MAX {
@@ -225,7 +228,9 @@ mod tests {
         for login in ["root", "ec2-user", "DOMAIN\\joe", "svc$"] {
             assert!(Login::new(login).is_ok(), "{login}");
         }
-        for host in ["db-7", "10.0.0.1", "fe80::1", "::ffff:127.0.0.1", "a.example.com.", "0x7f000001"] {
+        for host in
+            ["db-7", "10.0.0.1", "fe80::1", "::ffff:127.0.0.1", "a.example.com.", "0x7f000001"]
+        {
             assert!(HostName::new(host).is_ok(), "{host}");
         }
     }
@@ -233,8 +238,28 @@ mod tests {
     #[test]
     fn refuses_what_could_hurt() {
         let hostile = [
-            "", "-oProxyCommand=x", "a b", "a;b", "$(id)", "a\nb", "%h", "\x1b[2J", "../x", "a/b", "..", ".", "a'b", "a\"b", "a`b",
-            "a\0b", "ä", "a|b", "a&b", "a>b", "{x}", "~root",
+            "",
+            "-oProxyCommand=x",
+            "a b",
+            "a;b",
+            "$(id)",
+            "a\nb",
+            "%h",
+            "\x1b[2J",
+            "../x",
+            "a/b",
+            "..",
+            ".",
+            "a'b",
+            "a\"b",
+            "a`b",
+            "a\0b",
+            "ä",
+            "a|b",
+            "a&b",
+            "a>b",
+            "{x}",
+            "~root",
         ];
         for text in hostile {
             assert!(UserName::new(text).is_err(), "user {text:?}");
@@ -243,9 +268,18 @@ mod tests {
             assert!(RoleName::new(text).is_err(), "role {text:?}");
             assert!(Login::new(text).is_err(), "login {text:?}");
         }
-        assert_eq!(UserName::new("a".repeat(129)).unwrap_err().to_string(), "user name is longer than 128 characters");
-        assert_eq!(UserName::new("a\u{1b}").unwrap_err().to_string(), "user name may not contain '\\u{1b}'");
-        assert_eq!(HostName::new("-x").unwrap_err().to_string(), "host name may not start with '-'");
+        assert_eq!(
+            UserName::new("a".repeat(129)).unwrap_err().to_string(),
+            "user name is longer than 128 characters"
+        );
+        assert_eq!(
+            UserName::new("a\u{1b}").unwrap_err().to_string(),
+            "user name may not contain '\\u{1b}'"
+        );
+        assert_eq!(
+            HostName::new("-x").unwrap_err().to_string(),
+            "host name may not start with '-'"
+        );
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub struct UnknownSystemRole(String);
 
 impl SystemRole {
     /// All roles.
-    pub const ALL: [SystemRole; 4] = [SystemRole::Auth, SystemRole::Admin, SystemRole::Proxy, SystemRole::Node];
+    pub const ALL: [SystemRole; 4] =
+        [SystemRole::Auth, SystemRole::Admin, SystemRole::Proxy, SystemRole::Node];
 
     /// The name as it stands in certificates.
     pub fn as_str(self) -> &'static str {

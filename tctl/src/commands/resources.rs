@@ -4,7 +4,6 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
 
-use serde_json::Value;
 use shared_cli::{CliError, ExitCode, Format, print_structured, printable};
 use shared_types::{Resource, ResourceKind, resource::ResourceRef};
 

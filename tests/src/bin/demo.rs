@@ -121,7 +121,7 @@ impl Demo {
         self.shell("tctl status", "")?;
         self.shell(&format!("tsh ssh --port={port} {login}@127.0.0.1 'echo hello from $(hostname)'"), "")?;
         self.interactive(&format!("tsh ssh --port={port} {login}@127.0.0.1"))?;
-        self.shell("tsh config > ssh_config; tail -n +1 ssh_config | head -5", "")?;
+        self.shell("tsh config --host=127.0.0.1 > ssh_config && cat ssh_config", "")?;
         self.shell(
             &format!(
                 "ssh -F ssh_config -o 'ForwardAgent yes' -o \"ProxyCommand ssh -F ssh_config -o 'ForwardAgent yes' -p {ssh} %r@localhost -s proxy:%h:%p\" -p {port} {login}@127.0.0.1 'echo plain OpenSSH works too'"

@@ -46,7 +46,8 @@ pub fn run(ctx: &Ctx, args: &ConfigArgs) -> Result<ExitCode, CliError> {
     let certificate = quoted(&ctx.dir.ssh_cert_path(profile))?;
     let known_hosts = quoted(&ctx.dir.known_hosts_path())?;
     let tsh = std::env::current_exe().map_err(|error| CliError::wrap("find this program", &error))?;
-    let tsh = quoted(&tsh)?;
+    // The same folder of profiles, whatever the environment of the ssh that will run this.
+    let tsh = format!("{} --home={}", quoted(&tsh)?, quoted(ctx.dir.path())?);
     let mut patterns = vec![format!("*.{cluster}")];
     patterns.extend(args.host.iter().cloned());
     println!("# Begin generated configuration for {proxy_host} by tsh");

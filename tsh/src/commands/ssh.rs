@@ -31,7 +31,9 @@ use terminal::RawMode;
 /// What a shell reports for a program that died of a closed pipe.
 const CLOSED_PIPE: u8 = 141;
 /// How long a command may take to end after it was sent a signal.
-const SIGNAL_GRACE: Duration = Duration::from_secs(3);
+const SIGNAL_GRACE: Duration = Duration::from_secs(1);
+/// How long output may take to be written after the user gave up.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// Shown below the flags.
 const HELP: &str = "\
@@ -166,9 +168,17 @@ async fn session(args: &SshArgs, connected: &Connected) -> Result<ExitCode, CliE
     // Restored when dropped, on every way out of here.
     let (end, raw) = tokio::join!(connected.target.run_session(request, io), raw);
     let signalled = if watcher.is_finished() { watcher.await.ok() } else { None };
-    // What the server sent is shown before the prompt comes back.
-    stdout.finish().await;
-    stderr.finish().await;
+    // What the server sent is shown before the prompt comes back; not to a reader who does not read,
+    // though, once the user gave up.
+    let shown = async {
+        stdout.finish().await;
+        stderr.finish().await;
+    };
+    if matches!(end, Ok(SessionEnd::Closed)) {
+        let _ = tokio::time::timeout(LAST_OUTPUT, shown).await;
+    } else {
+        shown.await;
+    }
     drop(raw);
     outcome(end, signalled, connected)
 }

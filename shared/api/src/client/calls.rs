@@ -36,7 +36,13 @@ fn query(params: &impl Serialize) -> String {
 }
 
 impl Client {
-    fn request(&self, method: Method, path: &str, body: Body, content: &str) -> Result<Request<Body>, ClientError> {
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        content: &str,
+    ) -> Result<Request<Body>, ClientError> {
         Request::builder()
             .method(method)
             .uri(format!("https://{}{path}", self.server_name()))
@@ -47,10 +53,17 @@ impl Client {
     }
 
     /// Any call that takes and gives JSON.
-    async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>, wait: Duration) -> Result<T, ClientError> {
+    async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        wait: Duration,
+    ) -> Result<T, ClientError> {
         let what = format!("{method} {}", path.split('?').next().unwrap_or(path));
         let bytes = match body {
-            Some(body) => serde_json::to_vec(body).map_err(|source| ClientError::Reply { what: what.clone(), source })?,
+            Some(body) => serde_json::to_vec(body)
+                .map_err(|source| ClientError::Reply { what: what.clone(), source })?,
             None => Vec::new(),
         };
         let request = self.request(method, path, full(bytes), "application/json")?;
@@ -68,7 +81,11 @@ impl Client {
         self.json(Method::GET, path, None::<&()>, self.inner.timeouts.request).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
         self.json(Method::POST, path, Some(body), self.inner.timeouts.request).await
     }
 
@@ -78,7 +95,10 @@ impl Client {
     }
 
     /// What a sign-up token is for. Anonymous.
-    pub async fn invite_info(&self, request: &InviteInfoRequest) -> Result<InviteInfo, ClientError> {
+    pub async fn invite_info(
+        &self,
+        request: &InviteInfoRequest,
+    ) -> Result<InviteInfo, ClientError> {
         self.post(paths::INVITE_INFO, request).await
     }
 
@@ -104,9 +124,15 @@ impl Client {
 
     /// The text of `tctl auth export --type=`.
     pub async fn export_authority(&self, kind: Option<&str>) -> Result<String, ClientError> {
-        let path = format!("{}{}", paths::AUTHORITIES_EXPORT, query(&ExportQuery { kind: kind.map(str::to_owned) }));
+        let path = format!(
+            "{}{}",
+            paths::AUTHORITIES_EXPORT,
+            query(&ExportQuery { kind: kind.map(str::to_owned) })
+        );
         let wait = self.inner.timeouts.request;
-        let response = self.send(self.request(Method::GET, &path, full(""), "text/plain")?, "an export", wait).await?;
+        let response = self
+            .send(self.request(Method::GET, &path, full(""), "text/plain")?, "an export", wait)
+            .await?;
         if !response.status().is_success() {
             return Err(refusal(response, "an export", wait).await);
         }
@@ -140,7 +166,11 @@ impl Client {
     }
 
     /// Creates a resource; with `force` replaces one of that name.
-    pub async fn create_resource(&self, resource: &Resource, force: bool) -> Result<ResourceReply, ClientError> {
+    pub async fn create_resource(
+        &self,
+        resource: &Resource,
+        force: bool,
+    ) -> Result<ResourceReply, ClientError> {
         let path = paths::fill(paths::RESOURCES, &[resource.kind().as_str()]);
         let path = if force { format!("{path}?force=true") } else { path };
         self.post(&path, &resource.to_json()).await
@@ -155,26 +185,48 @@ impl Client {
     /// Deletes a resource.
     pub async fn delete_resource(&self, kind: ResourceKind, name: &str) -> Result<(), ClientError> {
         let path = paths::fill(paths::RESOURCE, &[kind.as_str(), name]);
-        self.json::<Value>(Method::DELETE, &path, None::<&()>, self.inner.timeouts.request).await.map(drop)
+        self.json::<Value>(Method::DELETE, &path, None::<&()>, self.inner.timeouts.request)
+            .await
+            .map(drop)
     }
 
     /// Creates a user and an invitation.
-    pub async fn invite_user(&self, request: &InviteUserRequest) -> Result<UserTokenReply, ClientError> {
+    pub async fn invite_user(
+        &self,
+        request: &InviteUserRequest,
+    ) -> Result<UserTokenReply, ClientError> {
         self.post(paths::USERS_INVITE, request).await
     }
 
     /// Takes a user's password away and makes a token to set another.
-    pub async fn reset_user(&self, user: &UserName, request: &ResetUserRequest) -> Result<UserTokenReply, ClientError> {
+    pub async fn reset_user(
+        &self,
+        user: &UserName,
+        request: &ResetUserRequest,
+    ) -> Result<UserTokenReply, ClientError> {
         self.post(&paths::fill(paths::USER_RESET, &[user.as_ref()]), request).await
     }
 
     /// Changes a user's roles and attributes; answers the user.
-    pub async fn update_user(&self, user: &UserName, request: &UpdateUserRequest) -> Result<Value, ClientError> {
-        self.json(Method::PATCH, &paths::fill(paths::USER, &[user.as_ref()]), Some(request), self.inner.timeouts.request).await
+    pub async fn update_user(
+        &self,
+        user: &UserName,
+        request: &UpdateUserRequest,
+    ) -> Result<Value, ClientError> {
+        self.json(
+            Method::PATCH,
+            &paths::fill(paths::USER, &[user.as_ref()]),
+            Some(request),
+            self.inner.timeouts.request,
+        )
+        .await
     }
 
     /// A join token.
-    pub async fn create_token(&self, request: &CreateTokenRequest) -> Result<CreateTokenReply, ClientError> {
+    pub async fn create_token(
+        &self,
+        request: &CreateTokenRequest,
+    ) -> Result<CreateTokenReply, ClientError> {
         self.post(paths::TOKENS, request).await
     }
 
@@ -189,7 +241,10 @@ impl Client {
     }
 
     /// A host certificate of role Proxy.
-    pub async fn sign_proxy_host(&self, request: &ProxyHostCertRequest) -> Result<HostCertReply, ClientError> {
+    pub async fn sign_proxy_host(
+        &self,
+        request: &ProxyHostCertRequest,
+    ) -> Result<HostCertReply, ClientError> {
         self.post(paths::CERTS_PROXY_HOST, request).await
     }
 
@@ -200,14 +255,23 @@ impl Client {
 
     /// The `session.end` events of recordings, newest first.
     pub async fn recordings(&self, request: &RecordingsQuery) -> Result<Vec<Value>, ClientError> {
-        Ok(self.get::<RecordingsReply>(&format!("{}{}", paths::RECORDINGS, query(request))).await?.items)
+        Ok(self
+            .get::<RecordingsReply>(&format!("{}{}", paths::RECORDINGS, query(request)))
+            .await?
+            .items)
     }
 
     /// A recording's bytes as they are stored.
     pub async fn recording(&self, session: &SessionId) -> Result<RecordingStream, ClientError> {
         let path = paths::fill(paths::RECORDING, &[&session.to_string()]);
         let wait = self.inner.timeouts.request;
-        let response = self.send(self.request(Method::GET, &path, full(""), "application/json")?, "a recording", wait).await?;
+        let response = self
+            .send(
+                self.request(Method::GET, &path, full(""), "application/json")?,
+                "a recording",
+                wait,
+            )
+            .await?;
         if !response.status().is_success() {
             return Err(refusal(response, "a recording", wait).await);
         }
@@ -232,17 +296,33 @@ impl Client {
     }
 
     /// Stores one part of a recording.
-    pub async fn upload_part(&self, upload: Uuid, session: &SessionId, part: u64, bytes: Bytes) -> Result<(), ClientError> {
+    pub async fn upload_part(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        part: u64,
+        bytes: Bytes,
+    ) -> Result<(), ClientError> {
         let path = paths::upload_part(upload, session, part);
         // A large part on a slow line takes its time; 64 KiB a second is the least that counts as moving.
-        let wait = self.inner.timeouts.request + Duration::from_secs(bytes.len() as u64 / (64 * 1024));
+        let wait =
+            self.inner.timeouts.request + Duration::from_secs(bytes.len() as u64 / (64 * 1024));
         let request = self.request(Method::PUT, &path, full(bytes), "application/octet-stream")?;
         let response = self.send(request, "an upload", wait).await?;
-        if response.status().is_success() { Ok(()) } else { Err(refusal(response, "an upload", wait).await) }
+        if response.status().is_success() {
+            Ok(())
+        } else {
+            Err(refusal(response, "an upload", wait).await)
+        }
     }
 
     /// Makes a recording out of its parts.
-    pub async fn complete_upload(&self, upload: Uuid, session: &SessionId, request: &CompleteUpload) -> Result<(), ClientError> {
+    pub async fn complete_upload(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        request: &CompleteUpload,
+    ) -> Result<(), ClientError> {
         self.post::<Value>(&paths::upload_complete(upload, session), request).await.map(drop)
     }
 }

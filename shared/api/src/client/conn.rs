@@ -29,10 +29,19 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 }
 
 /// TLS as this route needs it, trusting a server of role Auth from the pinned host CA and nobody else.
-pub(crate) fn tls(route: &Route, authorities: &[TrustedAuthority], identity: Option<&ClientIdentity>) -> Result<rustls::ClientConfig, ClientError> {
+pub(crate) fn tls(
+    route: &Route,
+    authorities: &[TrustedAuthority],
+    identity: Option<&ClientIdentity>,
+) -> Result<rustls::ClientConfig, ClientError> {
     let verifier = shared_pki::verify::ServerVerifier::new(authorities, &[SystemRole::Auth]);
     let identity = identity
-        .map(|identity| Ok((tls::certs_from_pem(identity.cert_pem.as_bytes())?, tls::key_from_pem(identity.key_pem.as_bytes())?)))
+        .map(|identity| {
+            Ok((
+                tls::certs_from_pem(identity.cert_pem.as_bytes())?,
+                tls::key_from_pem(identity.key_pem.as_bytes())?,
+            ))
+        })
         .transpose()
         .map_err(ClientError::Identity)?;
     let mut config = tls::client_config(verifier, identity).map_err(ClientError::Identity)?;
@@ -70,9 +79,10 @@ impl Client {
             .initial_stream_window_size(1024 * 1024)
             .initial_connection_window_size(4 * 1024 * 1024)
             .max_header_list_size(64 * 1024);
-        let (sender, conn) = timeout(limit, builder.handshake(TokioIo::new(stream)))
-            .await
-            .map_err(|_| ClientError::TimedOut { what: "the HTTP/2 preface".to_owned(), limit })??;
+        let (sender, conn) =
+            timeout(limit, builder.handshake(TokioIo::new(stream))).await.map_err(|_| {
+                ClientError::TimedOut { what: "the HTTP/2 preface".to_owned(), limit }
+            })??;
         tokio::spawn(async move {
             if let Err(err) = conn.await {
                 tracing::debug!(error = %err, "connection to auth service ended");
@@ -92,7 +102,12 @@ impl Client {
     }
 
     /// Sends, and waits for the answer's head. A request that provably never left is sent once more on a new connection.
-    pub(crate) async fn send(&self, mut request: Request<Body>, what: &str, limit: Duration) -> Result<Response<Incoming>, ClientError> {
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Body>,
+        what: &str,
+        limit: Duration,
+    ) -> Result<Response<Incoming>, ClientError> {
         for last in [false, true] {
             let mut sender = self.sender().await?;
             match timeout(limit, sender.ready()).await {

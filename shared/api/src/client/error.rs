@@ -80,7 +80,9 @@ impl ClientError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Api(err) => err.kind,
-            Self::Dial(_) | Self::Http(_) | Self::TimedOut { .. } | Self::Cut => ErrorKind::Unavailable,
+            Self::Dial(_) | Self::Http(_) | Self::TimedOut { .. } | Self::Cut => {
+                ErrorKind::Unavailable
+            }
             Self::Tls { source, .. } => match source {
                 TlsError::Handshake(err) if !Self::is_verdict(err) => ErrorKind::Unavailable,
                 TlsError::TimedOut(_) => ErrorKind::Unavailable,
@@ -105,10 +107,12 @@ impl ClientError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Api(err) => err.hint.as_deref(),
-            Self::Tls { source: TlsError::Handshake(err), .. } if Self::is_verdict(err) => {
-                Some("the server is not the auth service of the cluster you logged in to before; if the cluster was set up anew, log out and log in again with --ca-pin")
+            Self::Tls { source: TlsError::Handshake(err), .. } if Self::is_verdict(err) => Some(
+                "the server is not the auth service of the cluster you logged in to before; if the cluster was set up anew, log out and log in again with --ca-pin",
+            ),
+            Self::PinMismatch { .. } => {
+                Some("compare with the CA pin that `tctl status` prints on the auth server")
             }
-            Self::PinMismatch { .. } => Some("compare with the CA pin that `tctl status` prints on the auth server"),
             _ => None,
         }
     }

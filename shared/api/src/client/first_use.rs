@@ -29,7 +29,11 @@ pub enum Confirm<'a> {
 }
 
 /// The cluster's authorities, from the auth service whose host CA was confirmed.
-pub async fn fetch_authorities(route: &Route, timeouts: Timeouts, confirm: Confirm<'_>) -> Result<AuthoritiesReply, ClientError> {
+pub async fn fetch_authorities(
+    route: &Route,
+    timeouts: Timeouts,
+    confirm: Confirm<'_>,
+) -> Result<AuthoritiesReply, ClientError> {
     let mut config = tls::accept_any_certificate();
     conn::offer(&mut config, route);
     let claimed = Client::with_tls(route.clone(), timeouts, config).authorities().await?;
@@ -39,18 +43,29 @@ pub async fn fetch_authorities(route: &Route, timeouts: Timeouts, confirm: Confi
 }
 
 /// The claimed host CA, cut down to the certificates that were confirmed.
-fn choose(claimed: &AuthoritiesReply, confirm: Confirm<'_>) -> Result<Vec<TrustedAuthority>, ClientError> {
-    let mut host: Vec<TrustedAuthority> = claimed.authorities.iter().filter(|ca| ca.kind == CaKind::Host).cloned().collect();
-    let found: Vec<String> = host.iter().flat_map(TrustedAuthority::pins).map(|pin| pin.to_string()).collect();
+fn choose(
+    claimed: &AuthoritiesReply,
+    confirm: Confirm<'_>,
+) -> Result<Vec<TrustedAuthority>, ClientError> {
+    let mut host: Vec<TrustedAuthority> =
+        claimed.authorities.iter().filter(|ca| ca.kind == CaKind::Host).cloned().collect();
+    let found: Vec<String> =
+        host.iter().flat_map(TrustedAuthority::pins).map(|pin| pin.to_string()).collect();
     if found.is_empty() {
         return Err(ClientError::Authority("the server names no host CA".to_owned()));
     }
     match confirm {
         Confirm::Pins(given) => {
-            let given = given.iter().map(|pin| pin.parse()).collect::<Result<Vec<CaPin>, _>>().map_err(|_| ClientError::BadPin)?;
+            let given = given
+                .iter()
+                .map(|pin| pin.parse())
+                .collect::<Result<Vec<CaPin>, _>>()
+                .map_err(|_| ClientError::BadPin)?;
             for ca in &mut host {
                 let pinned = |pem: &String| {
-                    let der = tls::certs_from_pem(pem.as_bytes()).ok().and_then(|certs| certs.into_iter().next());
+                    let der = tls::certs_from_pem(pem.as_bytes())
+                        .ok()
+                        .and_then(|certs| certs.into_iter().next());
                     der.and_then(|der| CaPin::of(&der).ok()).is_some_and(|pin| given.contains(&pin))
                 };
                 ca.tls_certs.retain(pinned);

@@ -107,7 +107,11 @@ pub struct ClientConfig {
 
 impl ClientConfig {
     /// With default limits.
-    pub fn new(route: Route, authorities: Vec<TrustedAuthority>, identity: Option<ClientIdentity>) -> Self {
+    pub fn new(
+        route: Route,
+        authorities: Vec<TrustedAuthority>,
+        identity: Option<ClientIdentity>,
+    ) -> Self {
         Self { route, authorities, identity, timeouts: Timeouts::default() }
     }
 }
@@ -139,13 +143,22 @@ impl Client {
     }
 
     pub(crate) fn with_tls(route: Route, timeouts: Timeouts, tls: rustls::ClientConfig) -> Self {
-        let inner = Inner { route, timeouts, tls: Mutex::new(Arc::new(tls)), conn: tokio::sync::Mutex::new(None) };
+        let inner = Inner {
+            route,
+            timeouts,
+            tls: Mutex::new(Arc::new(tls)),
+            conn: tokio::sync::Mutex::new(None),
+        };
         Self { inner: Arc::new(inner) }
     }
 
     /// Goes on with other authorities and another certificate: after a renewal or a rotation. Calls under way finish
     /// on the old connection.
-    pub async fn replace(&self, authorities: &[TrustedAuthority], identity: Option<&ClientIdentity>) -> Result<(), ClientError> {
+    pub async fn replace(
+        &self,
+        authorities: &[TrustedAuthority],
+        identity: Option<&ClientIdentity>,
+    ) -> Result<(), ClientError> {
         let tls = conn::tls(&self.inner.route, authorities, identity)?;
         *self.inner.tls.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tls);
         *self.inner.conn.lock().await = None;
@@ -157,3 +170,6 @@ impl Client {
         &self.inner.route
     }
 }
+
+#[cfg(test)]
+mod tests;

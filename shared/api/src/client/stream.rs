@@ -37,11 +37,17 @@ impl RecordingStream {
     /// The next piece; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
-            let frame = timeout(self.idle, self.body.frame())
-                .await
-                .map_err(|_| ClientError::TimedOut { what: "more of a recording".to_owned(), limit: self.idle })?;
+            let frame = timeout(self.idle, self.body.frame()).await.map_err(|_| {
+                ClientError::TimedOut { what: "more of a recording".to_owned(), limit: self.idle }
+            })?;
             match frame {
-                None => return if self.left.is_some_and(|left| left > 0) { Err(ClientError::Cut) } else { Ok(None) },
+                None => {
+                    return if self.left.is_some_and(|left| left > 0) {
+                        Err(ClientError::Cut)
+                    } else {
+                        Ok(None)
+                    };
+                }
                 Some(frame) => {
                     if let Ok(data) = frame?.into_data()
                         && !data.is_empty()
@@ -57,7 +63,10 @@ impl RecordingStream {
     }
 
     /// Everything, written to `out`; answers how much.
-    pub async fn write_to(mut self, out: &mut (impl tokio::io::AsyncWrite + Unpin)) -> Result<u64, CopyOutError> {
+    pub async fn write_to(
+        mut self,
+        out: &mut (impl tokio::io::AsyncWrite + Unpin),
+    ) -> Result<u64, CopyOutError> {
         use tokio::io::AsyncWriteExt as _;
         let mut total = 0;
         while let Some(piece) = self.next().await? {
@@ -81,7 +90,12 @@ pub enum CopyOutError {
 }
 
 /// A whole JSON body, bounded.
-pub(crate) async fn collect(body: Incoming, what: &str, limit: usize, wait: Duration) -> Result<Bytes, ClientError> {
+pub(crate) async fn collect(
+    body: Incoming,
+    what: &str,
+    limit: usize,
+    wait: Duration,
+) -> Result<Bytes, ClientError> {
     let collected = timeout(wait, http_body_util::Limited::new(body, limit).collect())
         .await
         .map_err(|_| ClientError::TimedOut { what: what.to_owned(), limit: wait })?;
@@ -95,7 +109,11 @@ pub(crate) async fn collect(body: Incoming, what: &str, limit: usize, wait: Dura
 }
 
 /// The error a failed reply carries.
-pub(crate) async fn refusal(response: Response<Incoming>, what: &str, wait: Duration) -> ClientError {
+pub(crate) async fn refusal(
+    response: Response<Incoming>,
+    what: &str,
+    wait: Duration,
+) -> ClientError {
     let status = response.status();
     match collect(response.into_body(), what, limits::MAX_REQUEST, wait).await {
         Ok(body) => ApiError::from_reply(status, &body).into(),

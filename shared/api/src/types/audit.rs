@@ -27,7 +27,10 @@ impl EmitRequest {
     /// Unpacks; names the first event that is none.
     pub fn decode(&self) -> Result<Vec<AuditEvent>, ApiError> {
         if self.events.len() > limits::MAX_EVENTS {
-            return Err(ApiError::bad_request(format!("more than {} events in a batch", limits::MAX_EVENTS)));
+            return Err(ApiError::bad_request(format!(
+                "more than {} events in a batch",
+                limits::MAX_EVENTS
+            )));
         }
         self.events
             .iter()
@@ -37,8 +40,12 @@ impl EmitRequest {
                     .decode(text)
                     .ok()
                     .and_then(|bytes| unpack_event(&bytes).ok())
-                    .filter(|event| !event.event_type().is_empty())
-                    .ok_or_else(|| ApiError::bad_request(format!("event {at} of the batch is not an audit event")))
+                    .filter(|event| !event.metadata().event.is_empty())
+                    .ok_or_else(|| {
+                        ApiError::bad_request(format!(
+                            "event {at} of the batch is not an audit event"
+                        ))
+                    })
             })
             .collect()
     }
@@ -145,7 +152,10 @@ mod tests {
         let other = AuditEvent::from_json(r#"{"ei":3,"event":"some.future","uid":"u","code":"X1","time":"2024-03-20T12:12:03Z","thing":{"a":[1]}}"#).unwrap();
         let batch = EmitRequest::new(&[start.clone(), other.clone()]);
         let back = EmitRequest { events: batch.events.clone() }.decode().unwrap();
-        assert_eq!(back.iter().map(AuditEvent::to_json).collect::<Vec<_>>(), [start.to_json(), other.to_json()]);
+        assert_eq!(
+            back.iter().map(AuditEvent::to_json).collect::<Vec<_>>(),
+            [start.to_json(), other.to_json()]
+        );
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use shared_pki::TrustedAuthority;
-use shared_types::resource::{ClusterAuthPreference, ClusterNetworkingConfig, Role, SessionRecordingConfig};
+use shared_types::resource::{
+    ClusterAuthPreference, ClusterNetworkingConfig, Role, SessionRecordingConfig,
+};
 use shared_types::{ClusterName, RoleName};
 
 /// `GET /v1/cluster-state`: no secrets, everything a proxy checks certificates and roles by.

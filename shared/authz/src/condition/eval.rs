@@ -24,7 +24,11 @@ impl<'a> WhereCtx<'a> {
 
     /// A resource.
     pub fn resource(metadata: &'a shared_types::Metadata) -> Self {
-        WhereCtx { resource_name: Some(&metadata.name), resource_labels: Some(&metadata.labels), ..Self::default() }
+        WhereCtx {
+            resource_name: Some(&metadata.name),
+            resource_labels: Some(&metadata.labels),
+            ..Self::default()
+        }
     }
 
     /// A recorded session.
@@ -84,7 +88,9 @@ impl Text {
     fn value<'a>(&'a self, subject: &Subject<'a>) -> Result<&'a str, Unknown> {
         // A label that is not there is an empty text, as in the expressions people know.
         let label = |labels: Option<&'a Labels>, name: &String| {
-            labels.map(|labels| labels.get(name).map(String::as_str).unwrap_or_default()).ok_or(Unknown)
+            labels
+                .map(|labels| labels.get(name).map(String::as_str).unwrap_or_default())
+                .ok_or(Unknown)
         };
         match self {
             Text::Literal(text) => Ok(text),
@@ -101,7 +107,9 @@ impl List {
         let list = match self {
             List::Set(items) => items.as_slice(),
             List::UserRoles => subject.roles,
-            List::UserTrait(name) => subject.traits.get(name).map(Vec::as_slice).unwrap_or_default(),
+            List::UserTrait(name) => {
+                subject.traits.get(name).map(Vec::as_slice).unwrap_or_default()
+            }
             List::Participants => subject.ctx.participants.ok_or(Unknown)?,
             List::TrackerParticipants => subject.ctx.tracker_participants.ok_or(Unknown)?,
         };

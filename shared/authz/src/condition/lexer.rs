@@ -15,7 +15,10 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, ConditionError> 
     // Roles are written by administrators, but they are parsed for every check.
     const LONGEST: usize = 4096;
     if text.len() > LONGEST {
-        return Err(ConditionError { column: LONGEST, what: format!("is longer than {LONGEST} bytes") });
+        return Err(ConditionError {
+            column: LONGEST,
+            what: format!("is longer than {LONGEST} bytes"),
+        });
     }
     let mut out = Vec::new();
     let mut rest = text;
@@ -29,9 +32,11 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, ConditionError> 
             out.push((start, Token::Word(rest.get(..end).unwrap_or_default().to_owned())));
             end
         } else if first == '"' || first == '`' {
-            let end = closing(rest, first).ok_or_else(|| ConditionError { column, what: "unclosed quote".to_owned() })?;
+            let end = closing(rest, first)
+                .ok_or_else(|| ConditionError { column, what: "unclosed quote".to_owned() })?;
             let quoted = rest.get(..end).and_then(crate::template::unquote);
-            let inner = quoted.ok_or_else(|| ConditionError { column, what: "bad escape in text".to_owned() })?;
+            let inner = quoted
+                .ok_or_else(|| ConditionError { column, what: "bad escape in text".to_owned() })?;
             out.push((start, Token::Text(inner)));
             end
         } else if let Some(sign) = SIGNS.iter().find(|sign| rest.starts_with(**sign)) {

@@ -104,7 +104,9 @@ impl Parser<'_> {
 
     fn predicate(&mut self) -> Result<Expr, ConditionError> {
         let start = self.at;
-        if let (Some(Token::Word(name)), Some((_, Token::Sign("(")))) = (self.peek(), self.tokens.get(self.at + 1)) {
+        if let (Some(Token::Word(name)), Some((_, Token::Sign("(")))) =
+            (self.peek(), self.tokens.get(self.at + 1))
+        {
             let name = name.clone();
             if name != "set" {
                 self.at += 2;
@@ -132,16 +134,27 @@ impl Parser<'_> {
             Err(parser.error(what))
         };
         if !matches!(name, "contains" | "contains_any" | "contains_all" | "equals") {
-            return fail(self, format!("unknown function {name:?}, expected contains, contains_any, contains_all or equals"));
+            return fail(
+                self,
+                format!(
+                    "unknown function {name:?}, expected contains, contains_any, contains_all or equals"
+                ),
+            );
         }
         let first = self.operand()?;
         self.expect(",")?;
         let second = self.operand()?;
         self.expect(")")?;
         match (name, first, second) {
-            ("contains", Operand::List(list), Operand::Text(item)) => Ok(Expr::Contains(list, item)),
-            ("contains_any", Operand::List(list), Operand::List(other)) => Ok(Expr::ContainsAny(list, other)),
-            ("contains_all", Operand::List(list), Operand::List(other)) => Ok(Expr::ContainsAll(list, other)),
+            ("contains", Operand::List(list), Operand::Text(item)) => {
+                Ok(Expr::Contains(list, item))
+            }
+            ("contains_any", Operand::List(list), Operand::List(other)) => {
+                Ok(Expr::ContainsAny(list, other))
+            }
+            ("contains_all", Operand::List(list), Operand::List(other)) => {
+                Ok(Expr::ContainsAll(list, other))
+            }
             ("equals", first, second) => match equal(first, second) {
                 Ok(expr) => Ok(expr),
                 Err(what) => fail(self, what),
@@ -166,7 +179,9 @@ impl Parser<'_> {
             path.push(self.word()?);
         }
         let index = if self.eat("[") {
-            let Some(Token::Text(text)) = self.peek() else { return Err(self.error("expected a text in quotes")) };
+            let Some(Token::Text(text)) = self.peek() else {
+                return Err(self.error("expected a text in quotes"));
+            };
             let text = text.clone();
             self.at += 1;
             self.expect("]")?;
@@ -179,11 +194,17 @@ impl Parser<'_> {
             (["user", "metadata", "name"], None) => Ok(Operand::Text(Text::UserName)),
             (["user", "spec", "roles"], None) => Ok(Operand::List(List::UserRoles)),
             (["user", "spec", "traits"], Some(name)) => Ok(Operand::List(List::UserTrait(name))),
-            (["user", "spec", "traits", name], None) => Ok(Operand::List(List::UserTrait((*name).to_owned()))),
+            (["user", "spec", "traits", name], None) => {
+                Ok(Operand::List(List::UserTrait((*name).to_owned())))
+            }
             (["resource", "metadata", "name"], None) => Ok(Operand::Text(Text::ResourceName)),
-            (["resource", "metadata", "labels"], Some(name)) => Ok(Operand::Text(Text::ResourceLabel(name))),
+            (["resource", "metadata", "labels"], Some(name)) => {
+                Ok(Operand::Text(Text::ResourceLabel(name)))
+            }
             (["session", "participants"], None) => Ok(Operand::List(List::Participants)),
-            (["session_tracker", "participants"], None) => Ok(Operand::List(List::TrackerParticipants)),
+            (["session_tracker", "participants"], None) => {
+                Ok(Operand::List(List::TrackerParticipants))
+            }
             (["labels"], Some(name)) => Ok(Operand::Text(Text::Label(name))),
             (["labels", name], None) => Ok(Operand::Text(Text::Label((*name).to_owned()))),
             _ => {

@@ -8,7 +8,13 @@ fn holds(text: &str, participants: Option<&[String]>) -> Result<bool, Unknown> {
     let traits: Traits = [("team".to_owned(), vec!["db".to_owned(), "web".to_owned()])].into();
     let labels: Labels = [("env".to_owned(), "dev".to_owned())].into();
     let roles = ["access".to_owned()];
-    condition.holds(&Subject { user: "joe", roles: &roles, traits: &traits, ctx: &ctx, labels: Some(&labels) })
+    condition.holds(&Subject {
+        user: "joe",
+        roles: &roles,
+        traits: &traits,
+        ctx: &ctx,
+        labels: Some(&labels),
+    })
 }
 
 #[test]
@@ -20,7 +26,10 @@ fn answers() {
         ("!contains(session.participants, \"bob\")", true),
         ("equals(user.metadata.name, \"joe\")", true),
         ("equals(user.metadata.name, `amy`)", false),
-        ("contains(user.spec.roles, \"access\") && contains(user.spec.traits[\"team\"], \"db\")", true),
+        (
+            "contains(user.spec.roles, \"access\") && contains(user.spec.traits[\"team\"], \"db\")",
+            true,
+        ),
         ("contains(user.spec.traits.team, \"x\") || user.metadata.name == \"joe\"", true),
         ("user.metadata.name != \"joe\"", false),
         ("!(user.metadata.name == \"joe\" && labels.env == \"prod\")", true),
@@ -31,7 +40,10 @@ fn answers() {
         ("contains_all(user.spec.traits[\"team\"], set())", false),
         ("equals(user.spec.traits[\"team\"], set(\"db\", \"web\"))", true),
         // && binds tighter than ||.
-        ("user.metadata.name == \"joe\" || user.metadata.name == \"joe\" && user.metadata.name == \"x\"", true),
+        (
+            "user.metadata.name == \"joe\" || user.metadata.name == \"joe\" && user.metadata.name == \"x\"",
+            true,
+        ),
     ] {
         assert_eq!(holds(text, Some(&joe)), Ok(expected), "{text}");
     }
@@ -50,7 +62,10 @@ fn refusals_have_a_place() {
     for (text, expected) in [
         ("", "column 1: expected a name"),
         ("user.metadata.nam == \"x\"", "column 1: unknown identifier \"user.metadata.nam\""),
-        ("contains(session.participant, \"x\")", "column 10: unknown identifier \"session.participant\""),
+        (
+            "contains(session.participant, \"x\")",
+            "column 10: unknown identifier \"session.participant\"",
+        ),
         ("exec(\"id\")", "column 1: unknown function \"exec\""),
         ("contains(user.metadata.name, \"x\")", "column 1: contains takes a list and a text"),
         ("user.spec.roles == \"access\"", "a text and a list are never equal"),
@@ -60,7 +75,10 @@ fn refusals_have_a_place() {
         ("equals(user.metadata.name \"x\")", "column 27: expected \",\""),
         ("a = b", "column 3: unexpected '='"),
         ("user.metadata.name == \"a\" &&", "column 29: expected a name"),
-        ("contains(user.spec.roles, \"a\") contains(user.spec.roles, \"a\")", "column 32: unexpected \"contains\""),
+        (
+            "contains(user.spec.roles, \"a\") contains(user.spec.roles, \"a\")",
+            "column 32: unexpected \"contains\"",
+        ),
     ] {
         let error = text.parse::<Condition>().unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use shared_types::{Resource, Role, Traits, UserName};
 
 fn role(name: &str, spec: Value) -> Role {
-    let document = json!({"kind": "role", "version": "v7", "metadata": {"name": name}, "spec": spec});
+    let document =
+        json!({"kind": "role", "version": "v7", "metadata": {"name": name}, "spec": spec});
     match Resource::from_json(document).unwrap() {
         Resource::Role(role) => role,
         other => panic!("{other:?}"),
@@ -13,14 +14,19 @@ fn role(name: &str, spec: Value) -> Role {
 
 fn set(specs: &[Value]) -> RoleSet {
     let traits: Traits = [("logins".to_owned(), vec!["joe".to_owned(), "-bad".to_owned()])].into();
-    let roles = specs.iter().enumerate().map(|(index, spec)| role(&format!("r{index}"), spec.clone())).collect();
+    let roles = specs
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| role(&format!("r{index}"), spec.clone()))
+        .collect();
     RoleSet::new(roles, &traits, &UserName::new("joe").unwrap())
 }
 
 fn check(set: &RoleSet, login: &str, host: &str, address: &str) -> Result<Vec<String>, String> {
     let login = Login::new(login).unwrap();
     let target = SshTarget::unregistered(host, address.parse().unwrap(), 22);
-    let rules = set.check_ssh(&login, &target).into_result().map_err(|reason| reason.to_string())?;
+    let rules =
+        set.check_ssh(&login, &target).into_result().map_err(|reason| reason.to_string())?;
     Ok(rules.into_iter().map(|rule| rule.0).collect())
 }
 
@@ -31,25 +37,47 @@ fn everything() -> Value {
 #[test]
 fn a_wildcard_admits_unregistered_hosts() {
     let set = set(&[everything()]);
-    assert_eq!(check(&set, "root", "db-7", "10.0.0.7"), Ok(vec!["r0: spec.allow.node_labels".to_owned()]));
-    assert_eq!(check(&set, "joe", "db-7", "10.0.0.7").unwrap_err(), "no role allows the login joe there");
+    assert_eq!(
+        check(&set, "root", "db-7", "10.0.0.7"),
+        Ok(vec!["r0: spec.allow.node_labels".to_owned()])
+    );
+    assert_eq!(
+        check(&set, "joe", "db-7", "10.0.0.7").unwrap_err(),
+        "no role allows the login joe there"
+    );
 }
 
 #[test]
 fn nothing_is_allowed_by_default() {
     assert_eq!(check(&set(&[]), "root", "h", "10.0.0.1").unwrap_err(), "no role admits the host");
-    assert_eq!(check(&set(&[json!({})]), "root", "h", "10.0.0.1").unwrap_err(), "no role admits the host");
-    assert!(check(&set(&[json!({"allow": {"logins": ["root"]}})]), "root", "h", "10.0.0.1").is_err());
-    assert!(check(&set(&[json!({"allow": {"node_labels": {"*": "*"}}})]), "root", "h", "10.0.0.1").is_err());
+    assert_eq!(
+        check(&set(&[json!({})]), "root", "h", "10.0.0.1").unwrap_err(),
+        "no role admits the host"
+    );
+    assert!(
+        check(&set(&[json!({"allow": {"logins": ["root"]}})]), "root", "h", "10.0.0.1").is_err()
+    );
+    assert!(
+        check(&set(&[json!({"allow": {"node_labels": {"*": "*"}}})]), "root", "h", "10.0.0.1")
+            .is_err()
+    );
     // Login and host have to come from the same role.
-    let split = set(&[json!({"allow": {"logins": ["root"]}}), json!({"allow": {"node_labels": {"*": "*"}}})]);
+    let split = set(&[
+        json!({"allow": {"logins": ["root"]}}),
+        json!({"allow": {"node_labels": {"*": "*"}}}),
+    ]);
     assert!(check(&split, "root", "h", "10.0.0.1").is_err());
 }
 
 #[test]
 fn special_addresses_need_the_literal() {
-    let wild = set(&[everything(), json!({"allow": {"logins": ["root"], "node_labels": {"teleport.dev/host": ["127.*", "^.*$"]}}})]);
-    let named = set(&[json!({"allow": {"logins": ["root"], "node_labels": {"teleport.dev/host": ["127.0.0.1", "::1"]}}})]);
+    let wild = set(&[
+        everything(),
+        json!({"allow": {"logins": ["root"], "node_labels": {"teleport.dev/host": ["127.*", "^.*$"]}}}),
+    ]);
+    let named = set(&[
+        json!({"allow": {"logins": ["root"], "node_labels": {"teleport.dev/host": ["127.0.0.1", "::1"]}}}),
+    ]);
     for (host, address) in [
         ("127.0.0.1", "127.0.0.1"),
         ("localhost", "127.0.0.1"),
@@ -58,7 +86,11 @@ fn special_addresses_need_the_literal() {
         ("::ffff:127.0.0.1", "::ffff:127.0.0.1"),
         ("::1", "::1"),
     ] {
-        assert_eq!(check(&wild, "root", host, address).unwrap_err(), "loopback addresses need the literal address in a role", "{host}");
+        assert_eq!(
+            check(&wild, "root", host, address).unwrap_err(),
+            "loopback addresses need the literal address in a role",
+            "{host}"
+        );
         assert!(check(&named, "root", host, address).is_ok(), "{host}");
     }
     for (host, address, class) in [
@@ -81,10 +113,17 @@ fn special_addresses_need_the_literal() {
 fn the_clusters_own_addresses_need_the_literal() {
     let labels = Labels::new();
     let address = "10.0.0.5".parse().unwrap();
-    let own = SshTarget { host: "auth", resolved: Some(address), port: 3025, labels: &labels, protected: true };
+    let own = SshTarget {
+        host: "auth",
+        resolved: Some(address),
+        port: 3025,
+        labels: &labels,
+        protected: true,
+    };
     let root = Login::new("root").unwrap();
     assert!(!set(&[everything()]).check_ssh(&root, &own).is_allowed());
-    let named = json!({"allow": {"logins": ["root"], "node_labels": {"teleport.dev/host": "10.0.0.5"}}});
+    let named =
+        json!({"allow": {"logins": ["root"], "node_labels": {"teleport.dev/host": "10.0.0.5"}}});
     assert!(set(&[named]).check_ssh(&root, &own).is_allowed());
 }
 
@@ -97,9 +136,13 @@ fn host_and_port_labels() {
     assert!(check(&set, "root", "other", "10.9.0.1").is_err());
     // A name that looks like the addresses allowed is not one of them.
     assert!(check(&set, "root", "10.0.attacker.net", "192.0.2.1").is_err());
-    let target = SshTarget { port: 2222, ..SshTarget::unregistered("a.example.com", "10.9.0.1".parse().unwrap(), 22) };
+    let target = SshTarget {
+        port: 2222,
+        ..SshTarget::unregistered("a.example.com", "10.9.0.1".parse().unwrap(), 22)
+    };
     assert!(!set.check_ssh(&Login::new("root").unwrap(), &target).is_allowed());
-    let names = json!({"allow": {"logins": ["root"], "node_labels": {"teleport.dev/host": "^db-[0-9]+$"}}});
+    let names =
+        json!({"allow": {"logins": ["root"], "node_labels": {"teleport.dev/host": "^db-[0-9]+$"}}});
     assert!(check(&super::tests::set(&[names]), "root", "db-12", "192.0.2.1").is_ok());
 }
 
@@ -121,25 +164,35 @@ fn deny_wins_in_every_spelling() {
         json!({"node_labels_expression": "what is this"}),
         json!({"node_labels_expression": "contains(session.participants, \"x\")"}),
     ] {
-        for order in [[everything(), json!({"deny": deny})], [json!({"deny": deny}), everything()]] {
+        for order in [[everything(), json!({"deny": deny})], [json!({"deny": deny}), everything()]]
+        {
             let result = check(&set(&order), "root", "DB-7.example.com", "10.0.0.7");
-            assert!(result.as_ref().is_err_and(|text| text.starts_with("denied by r")), "{deny} {result:?}");
+            assert!(
+                result.as_ref().is_err_and(|text| text.starts_with("denied by r")),
+                "{deny} {result:?}"
+            );
         }
     }
-    let other = set(&[everything(), json!({"deny": {"node_labels": {"env": "prod"}, "logins": ["admin"]}})]);
+    let other = set(&[
+        everything(),
+        json!({"deny": {"node_labels": {"env": "prod"}, "logins": ["admin"]}}),
+    ]);
     assert!(check(&other, "root", "db-7", "10.0.0.7").is_ok());
 }
 
 #[test]
 fn expressions_on_labels() {
     let allow = |extra: Value| {
-        let mut allow = json!({"logins": ["root"], "node_labels_expression": "labels[\"env\"] == \"dev\""});
+        let mut allow =
+            json!({"logins": ["root"], "node_labels_expression": "labels[\"env\"] == \"dev\""});
         allow.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         set(&[json!({"allow": allow})])
     };
-    let dev: Labels = [("env".to_owned(), "dev".to_owned()), ("team".to_owned(), "a".to_owned())].into();
+    let dev: Labels =
+        [("env".to_owned(), "dev".to_owned()), ("team".to_owned(), "a".to_owned())].into();
     let root = Login::new("root").unwrap();
-    let target = SshTarget { host: "n1", resolved: None, port: 3022, labels: &dev, protected: false };
+    let target =
+        SshTarget { host: "n1", resolved: None, port: 3022, labels: &dev, protected: false };
     assert!(allow(json!({})).check_ssh(&root, &target).is_allowed());
     assert!(allow(json!({"node_labels": {"team": "a"}})).check_ssh(&root, &target).is_allowed());
     assert!(!allow(json!({"node_labels": {"team": "b"}})).check_ssh(&root, &target).is_allowed());
@@ -149,7 +202,13 @@ fn expressions_on_labels() {
 #[test]
 fn an_unresolved_name_is_refused() {
     let labels = Labels::new();
-    let target = SshTarget { host: "localhost", resolved: None, port: 22, labels: &labels, protected: false };
+    let target = SshTarget {
+        host: "localhost",
+        resolved: None,
+        port: 22,
+        labels: &labels,
+        protected: false,
+    };
     let decision = set(&[everything()]).check_ssh(&Login::new("root").unwrap(), &target);
     assert_eq!(decision, Decision::Deny { reason: DenyReason::Unresolved });
     let literal = SshTarget { host: "127.0.0.1", ..target };
@@ -166,23 +225,45 @@ fn a_demand_that_cannot_be_met_refuses() {
         let error = check(&set(&[everything(), demand]), "root", "h", "10.0.0.1").unwrap_err();
         assert!(error.starts_with("r1: spec.") && error.ends_with("cannot be met"), "{error}");
     }
-    assert!(check(&set(&[everything(), json!({"options": {"require_session_mfa": "no"}})]), "root", "h", "10.0.0.1").is_ok());
+    assert!(
+        check(
+            &set(&[everything(), json!({"options": {"require_session_mfa": "no"}})]),
+            "root",
+            "h",
+            "10.0.0.1"
+        )
+        .is_ok()
+    );
 }
 
 #[test]
 fn logins_are_valid_and_not_denied() {
-    let logins = |specs: &[Value]| set(specs).logins().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let logins =
+        |specs: &[Value]| set(specs).logins().iter().map(ToString::to_string).collect::<Vec<_>>();
     let allow = json!({"allow": {"logins": ["{{internal.logins}}", "root", "a b", "{{broken", "adm-{{external.x}}"]}});
     assert_eq!(logins(std::slice::from_ref(&allow)), ["joe", "root"]);
     assert_eq!(logins(&[allow, json!({"deny": {"logins": ["root"]}})]), ["joe"]);
 }
 
 fn any_labels() -> impl Strategy<Value = Value> {
-    let value = prop_oneof![Just("*"), Just("a"), Just("b*"), Just("^[ab]$"), Just("{{external.logins}}"), Just("^($")];
-    let key = prop_oneof![Just("env"), Just("team"), Just("teleport.dev/host"), Just("teleport.dev/port")];
+    let value = prop_oneof![
+        Just("*"),
+        Just("a"),
+        Just("b*"),
+        Just("^[ab]$"),
+        Just("{{external.logins}}"),
+        Just("^($")
+    ];
+    let key = prop_oneof![
+        Just("env"),
+        Just("team"),
+        Just("teleport.dev/host"),
+        Just("teleport.dev/port")
+    ];
     prop_oneof![
         Just(json!({"*": "*"})),
-        proptest::collection::btree_map(key, proptest::collection::vec(value, 1..3), 0..3).prop_map(|map| json!(map)),
+        proptest::collection::btree_map(key, proptest::collection::vec(value, 1..3), 0..3)
+            .prop_map(|map| json!(map)),
     ]
 }
 

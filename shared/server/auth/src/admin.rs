@@ -27,7 +27,8 @@ impl AuthService {
             cluster: self.cluster().clone(),
             names: self.settings.names.clone(),
         };
-        let authority = self.host_authority().tls_ca().map_err(AuthError::at("sign server certificate"))?;
+        let authority =
+            self.host_authority().tls_ca().map_err(AuthError::at("sign server certificate"))?;
         let leaf = authority
             .sign_server(&spec, &key.public(), self.now(), None)
             .map_err(AuthError::at("sign server certificate"))?;
@@ -39,8 +40,9 @@ impl AuthService {
         let clients = ClientVerifier::new(&self.current_state().authorities);
         let (named, any) = (alpn::auth(Some(self.cluster())), alpn::auth(None));
         let names: [&[u8]; 4] = [alpn::H2, alpn::HTTP1, &named, &any];
-        let tls = shared_transport::tls::server_config(chain, key.to_rustls(), Some(clients), &names)
-            .map_err(AuthError::at("set up TLS"))?;
+        let tls =
+            shared_transport::tls::server_config(chain, key.to_rustls(), Some(clients), &names)
+                .map_err(AuthError::at("set up TLS"))?;
         Ok(AuthServer::new(router(Arc::clone(self)), Arc::new(tls)))
     }
 

@@ -51,7 +51,9 @@ impl AuthService {
         })?;
         let columns = answer.columns.into_iter();
         Ok(QueryReply {
-            columns: columns.map(|column| QueryColumn { name: column.name, sql_type: column.sql_type }).collect(),
+            columns: columns
+                .map(|column| QueryColumn { name: column.name, sql_type: column.sql_type })
+                .collect(),
             rows: answer.rows,
         })
     }
@@ -63,7 +65,12 @@ impl AuthService {
         let (days, most) = HOSTS;
         let found = self
             .audit
-            .search(now - Duration::days(days), now + Duration::minutes(5), &[SessionStart::KIND], most)
+            .search(
+                now - Duration::days(days),
+                now + Duration::minutes(5),
+                &[SessionStart::KIND],
+                most,
+            )
             .await
             .map_err(AuthError::at("read audit log"))?;
         let mut hosts = BTreeMap::new();
@@ -73,9 +80,15 @@ impl AuthService {
                 continue;
             }
             // Newest first: the first address of a name is its latest.
-            hosts.entry(start.server.server_hostname).or_insert((start.server.server_addr, start.server.server_labels));
+            hosts
+                .entry(start.server.server_hostname)
+                .or_insert((start.server.server_addr, start.server.server_labels));
         }
-        let items = hosts.into_iter().map(|(hostname, (address, labels))| NodeInfo { hostname, address, labels });
+        let items = hosts.into_iter().map(|(hostname, (address, labels))| NodeInfo {
+            hostname,
+            address,
+            labels,
+        });
         Ok(NodesReply { items: items.collect() })
     }
 }

@@ -30,7 +30,8 @@ impl LocalAuthority {
     pub fn for_proxy(service: Arc<AuthService>) -> Result<Arc<Self>, AuthError> {
         let host_id: HostId = service.host_id();
         let cluster = service.cluster().clone();
-        let name = UserName::new(format!("{host_id}.{cluster}")).map_err(AuthError::at("name the proxy"))?;
+        let name = UserName::new(format!("{host_id}.{cluster}"))
+            .map_err(AuthError::at("name the proxy"))?;
         let identity = Identity {
             user: name,
             roles: Vec::new(),
@@ -63,7 +64,11 @@ impl Authority for LocalAuthority {
         self.service.state.subscribe()
     }
 
-    async fn sign_proxy_host(&self, principals: Vec<String>, public_key: &str) -> Result<String, AuthorityError> {
+    async fn sign_proxy_host(
+        &self,
+        principals: Vec<String>,
+        public_key: &str,
+    ) -> Result<String, AuthorityError> {
         let ask = ProxyHostCertRequest { principals, public_key: public_key.to_owned() };
         let reply = self.service.sign_proxy_host(&self.proxy, ask).await.map_err(refused)?;
         Ok(reply.certificate)
@@ -79,11 +84,22 @@ impl Authority for LocalAuthority {
         })
     }
 
-    async fn upload_part(&self, upload: Uuid, session: &SessionId, part: u64, bytes: Bytes) -> Result<(), AuthorityError> {
+    async fn upload_part(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        part: u64,
+        bytes: Bytes,
+    ) -> Result<(), AuthorityError> {
         self.service.upload_part(&self.proxy, upload, session, part, bytes).await.map_err(refused)
     }
 
-    async fn complete_upload(&self, upload: Uuid, session: &SessionId, complete: CompleteUpload) -> Result<(), AuthorityError> {
+    async fn complete_upload(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        complete: CompleteUpload,
+    ) -> Result<(), AuthorityError> {
         self.service.complete_upload(&self.proxy, upload, session, complete).await.map_err(refused)
     }
 

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use shared_api::{
-    HostCertReply, HostCertRequest, LoginReply, ProxyHostCertRequest, Secret, UserCertsRequest, limits,
+    HostCertReply, HostCertRequest, LoginReply, ProxyHostCertRequest, Secret, UserCertsRequest,
+    limits,
 };
-use shared_authz::{RoleSet, Verb};
+use shared_authz::{RoleSet, Template, Verb};
 use shared_pki::ssh_key::PublicKey;
 use shared_pki::{Cidr, HostCertSpec, PkiError, TlsIdentity, TlsPublicKey, UserCertSpec};
 use shared_types::resource::CertFormat;
-use shared_types::{HostName, Login, Resource, ResourceKind, RoleName, SystemRole, Traits, UserName};
+use shared_types::{
+    HostName, Login, Resource, ResourceKind, RoleName, SystemRole, Traits, UserName,
+};
 
 use crate::caller::Caller;
 use crate::error::{AuthError, Result};
@@ -33,7 +36,10 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn parse(ssh: &str, tls: &str) -> Result<Self> {
-        Ok(Self { ssh: ssh_key(ssh)?, tls: TlsPublicKey::from_pem(tls).map_err(|e| bad_key("tls_public_key", &e))? })
+        Ok(Self {
+            ssh: ssh_key(ssh)?,
+            tls: TlsPublicKey::from_pem(tls).map_err(|e| bad_key("tls_public_key", &e))?,
+        })
     }
 
     pub(crate) fn ssh(&self) -> &PublicKey {
@@ -46,7 +52,8 @@ impl Keys {
 }
 
 fn ssh_key(line: &str) -> Result<PublicKey> {
-    shared_pki::parse_public_key(line).map_err(|_| AuthError::bad_request("ssh_public_key: public key is not readable"))
+    shared_pki::parse_public_key(line)
+        .map_err(|_| AuthError::bad_request("ssh_public_key: public key is not readable"))
 }
 
 fn bad_key(field: &str, error: &PkiError) -> AuthError {
@@ -74,8 +81,10 @@ impl AuthService {
     ) -> Result<(LoginReply, shared_events::AuditEvent)> {
         let now = self.now();
         let state = self.current_state();
-        let held: Vec<_> = subject.roles.iter().filter_map(|role| state.roles.get(role).cloned()).collect();
-        let names: Vec<RoleName> = subject.roles.into_iter().filter(|role| state.roles.contains_key(role)).collect();
+        let held: Vec<_> =
+            subject.roles.iter().filter_map(|role| state.roles.get(role).cloned()).collect();
+        let names: Vec<RoleName> =
+            subject.roles.into_iter().filter(|role| state.roles.contains_key(role)).collect();
         let roles = RoleSet::new(held, &subject.traits, &subject.user);
         let options = roles.options();
         let logins: Vec<Login> = roles.logins();
@@ -110,6 +119,17 @@ impl AuthService {
         ssh.login_ip = subject.address;
         ssh.source_addresses = pinned.map(Cidr::single).into_iter().collect();
         ssh.old_ssh_format = options.cert_format == CertFormat::Oldssh;
+        // Names that certificates use themselves stay what they are.
+        for extension in options
+            .cert_extensions
+            .iter()
+            .filter(|wanted| wanted.kind == "ssh" && wanted.mode == "extension")
+        {
+            let value = Template::parse(&extension.value)
+                .ok()
+                .and_then(|text| text.expand(&subject.traits).into_iter().next());
+            ssh.extensions.extend(value.map(|value| (extension.name.clone(), value)));
+        }
         let authority = self.user_authority();
         let ssh_cert = authority
             .ssh_ca()
@@ -158,7 +178,6 @@ impl AuthService {
 
     /// New certificates: for the caller until its login ends, or for any user when the administrator asks.
     pub async fn user_certs(&self, caller: &Caller, ask: UserCertsRequest) -> Result<LoginReply> {
-        let keys = Keys::parse(&ask.ssh_public_key, &ask.tls_public_key)?;
         let itself = ask.user.as_ref().is_none_or(|user| user == caller.user_name());
         let subject = if caller.is_user() && itself {
             Subject {
@@ -172,14 +191,23 @@ impl AuthService {
             let Some(name) = ask.user else {
                 return Err(AuthError::bad_request("user is required"));
             };
-            let Some(Resource::User(account)) = self.store().resource(ResourceKind::User, name.as_str()).await? else {
+            let Some(Resource::User(account)) =
+                self.store().resource(ResourceKind::User, name.as_str()).await?
+            else {
                 return Err(AuthError::not_found(format!("user \"{name}\" is not found")));
             };
             // Nobody logged in, so there is no address to bind to.
-            Subject { user: name, roles: account.spec.roles, traits: account.spec.traits, address: None, not_after: None }
+            Subject {
+                user: name,
+                roles: account.spec.roles,
+                traits: account.spec.traits,
+                address: None,
+                not_after: None,
+            }
         } else {
             return Err(AuthError::denied("access denied to certificates of other users"));
         };
+        let keys = Keys::parse(&ask.ssh_public_key, &ask.tls_public_key)?;
         let (reply, event) = self.issue_user(subject, &keys, ask.ttl_seconds)?;
         self.record(vec![event]).await?;
         Ok(reply)
@@ -198,15 +226,25 @@ impl AuthService {
     }
 
     /// The certificate of a proxy's inner server: role Proxy, whatever the name, and only for a proxy.
-    pub async fn sign_proxy_host(&self, caller: &Caller, ask: ProxyHostCertRequest) -> Result<HostCertReply> {
+    pub async fn sign_proxy_host(
+        &self,
+        caller: &Caller,
+        ask: ProxyHostCertRequest,
+    ) -> Result<HostCertReply> {
         if !caller.is_proxy() {
             return Err(AuthError::denied("access denied"));
         }
-        if let Some(bad) = ask.principals.iter().find(|name| HostName::new(name.as_str()).is_err()) {
+        if let Some(bad) = ask.principals.iter().find(|name| HostName::new(name.as_str()).is_err())
+        {
             let shown: String = bad.chars().take(64).collect();
             return Err(AuthError::bad_request(format!("{shown:?} is not a host name")));
         }
-        self.host_certificate(&ask.principals, &ask.public_key, SystemRole::Proxy, Some(PROXY_HOST_LIFE))
+        self.host_certificate(
+            &ask.principals,
+            &ask.public_key,
+            SystemRole::Proxy,
+            Some(PROXY_HOST_LIFE),
+        )
     }
 
     fn host_certificate(
@@ -220,7 +258,10 @@ impl AuthService {
             return Err(AuthError::bad_request("at least one host is required"));
         }
         if hosts.len() > limits::MAX_PRINCIPALS {
-            return Err(AuthError::bad_request(format!("more than {} hosts", limits::MAX_PRINCIPALS)));
+            return Err(AuthError::bad_request(format!(
+                "more than {} hosts",
+                limits::MAX_PRINCIPALS
+            )));
         }
         let now = self.now();
         let spec = HostCertSpec {
@@ -238,7 +279,9 @@ impl AuthService {
             .map_err(|error| sign_error("host certificate", error))?
             .to_openssh()
             .map_err(AuthError::at("encode certificate"))?;
-        let valid_until = ttl.and_then(|ttl| chrono::Duration::from_std(ttl).ok()).and_then(|ttl| now.checked_add_signed(ttl));
+        let valid_until = ttl
+            .and_then(|ttl| chrono::Duration::from_std(ttl).ok())
+            .and_then(|ttl| now.checked_add_signed(ttl));
         Ok(HostCertReply { certificate, valid_until })
     }
 }

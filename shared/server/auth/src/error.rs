@@ -23,12 +23,17 @@ pub enum AuthError {
 
 impl AuthError {
     /// A fault of our own at `step`.
-    pub(crate) fn internal(step: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn internal(
+        step: &'static str,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
         Self::Internal { step, source: source.into() }
     }
 
     /// For `map_err`: a fault of our own at `step`.
-    pub(crate) fn at<E: Into<Box<dyn Error + Send + Sync>>>(step: &'static str) -> impl FnOnce(E) -> Self {
+    pub(crate) fn at<E: Into<Box<dyn Error + Send + Sync>>>(
+        step: &'static str,
+    ) -> impl FnOnce(E) -> Self {
         move |source| Self::internal(step, source)
     }
 
@@ -85,4 +90,4 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 /// What this crate's functions give.
-pub type Result<T, E = AuthError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = AuthError> = std::result::Result<T, E>;

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use chrono::{DateTime, Utc};
 use shared_api::JoinRequest;
 use shared_events::{
-    AuditEvent, AuditQueryDetails, AuditQueryRun, AuthPreferenceUpdate, CertificateAuthorityMetadata,
-    CertificateCreate, ClusterNetworkingConfigUpdate, ConnectionMetadata, Identity, InstanceJoin, Metadata,
-    ProvisionTokenCreate, ResourceMetadata, RoleCreate, RoleDelete, RoleUpdate, SessionMetadata,
-    SessionRecordingAccess, SessionRecordingConfigUpdate, SessionUpload, Status, UPLOAD_INDEX, UserCreate,
-    UserDelete, UserLogin, UserMetadata, UserPasswordChange, UserTokenCreate, UserUpdate,
+    AuditEvent, AuditQueryDetails, AuditQueryRun, AuthPreferenceUpdate,
+    CertificateAuthorityMetadata, CertificateCreate, ClusterNetworkingConfigUpdate,
+    ConnectionMetadata, Identity, InstanceJoin, Metadata, ProvisionTokenCreate, ResourceMetadata,
+    RoleCreate, RoleDelete, RoleUpdate, SessionMetadata, SessionRecordingAccess,
+    SessionRecordingConfigUpdate, SessionUpload, Status, UPLOAD_INDEX, UserCreate, UserDelete,
+    UserLogin, UserMetadata, UserPasswordChange, UserTokenCreate, UserUpdate,
 };
 use shared_types::{ProvisionToken, Resource, ResourceKind, SessionId, User, UserName};
 
@@ -34,7 +35,12 @@ pub(crate) fn by(caller: &Caller) -> UserMetadata {
 }
 
 fn named(user: &str) -> UserMetadata {
-    UserMetadata { user: user.to_owned(), user_kind: HUMAN, user_origin: LOCAL, ..UserMetadata::default() }
+    UserMetadata {
+        user: user.to_owned(),
+        user_kind: HUMAN,
+        user_origin: LOCAL,
+        ..UserMetadata::default()
+    }
 }
 
 fn from(address: SocketAddr) -> ConnectionMetadata {
@@ -55,7 +61,11 @@ fn about(name: &str, expires: Option<DateTime<Utc>>, caller: &Caller) -> Resourc
 }
 
 /// A login that worked, or why it did not.
-pub(crate) fn user_login(user: &UserName, outcome: Result<(), &str>, address: SocketAddr) -> AuditEvent {
+pub(crate) fn user_login(
+    user: &UserName,
+    outcome: Result<(), &str>,
+    address: SocketAddr,
+) -> AuditEvent {
     let status = match outcome {
         Ok(()) => success(),
         Err(error) => Status { success: false, error: error.to_owned(), message: error.to_owned() },
@@ -110,13 +120,23 @@ pub(crate) fn user_update(user: &User, caller: &Caller) -> AuditEvent {
     .into()
 }
 
-pub(crate) fn user_token_create(user: &UserName, expires: DateTime<Utc>, ttl: String, caller: &Caller) -> AuditEvent {
+pub(crate) fn user_token_create(
+    user: &UserName,
+    expires: DateTime<Utc>,
+    ttl: String,
+    caller: &Caller,
+) -> AuditEvent {
     let resource = ResourceMetadata { ttl, ..about(user.as_str(), Some(expires), caller) };
     UserTokenCreate { user: by(caller), resource, ..UserTokenCreate::default() }.into()
 }
 
 pub(crate) fn password_change(user: &UserName, address: SocketAddr) -> AuditEvent {
-    UserPasswordChange { user: named(user.as_str()), connection: from(address), ..UserPasswordChange::default() }.into()
+    UserPasswordChange {
+        user: named(user.as_str()),
+        connection: from(address),
+        ..UserPasswordChange::default()
+    }
+    .into()
 }
 
 fn token_create(token: &ProvisionToken, caller: &Caller) -> AuditEvent {
@@ -145,36 +165,62 @@ pub(crate) fn resource_written(resource: &Resource, created: bool, caller: &Call
         Resource::User(account) if created => user_create(account, caller),
         Resource::User(account) => user_update(account, caller),
         Resource::Token(token) => token_create(token, caller),
-        Resource::SessionRecordingConfig(_) => {
-            SessionRecordingConfigUpdate { user, connection, status, ..SessionRecordingConfigUpdate::default() }.into()
+        Resource::SessionRecordingConfig(_) => SessionRecordingConfigUpdate {
+            user,
+            connection,
+            status,
+            ..SessionRecordingConfigUpdate::default()
         }
+        .into(),
         Resource::ClusterAuthPreference(_) => {
-            AuthPreferenceUpdate { user, connection, status, ..AuthPreferenceUpdate::default() }.into()
+            AuthPreferenceUpdate { user, connection, status, ..AuthPreferenceUpdate::default() }
+                .into()
         }
-        Resource::ClusterNetworkingConfig(_) => {
-            ClusterNetworkingConfigUpdate { user, connection, status, ..ClusterNetworkingConfigUpdate::default() }.into()
+        Resource::ClusterNetworkingConfig(_) => ClusterNetworkingConfigUpdate {
+            user,
+            connection,
+            status,
+            ..ClusterNetworkingConfigUpdate::default()
         }
+        .into(),
     }
 }
 
 /// A resource was removed. The catalogue has no event for a deleted token; a configuration that is
 /// removed goes back to its defaults, which is an update.
-pub(crate) fn resource_deleted(kind: ResourceKind, name: &str, caller: &Caller) -> Option<AuditEvent> {
+pub(crate) fn resource_deleted(
+    kind: ResourceKind,
+    name: &str,
+    caller: &Caller,
+) -> Option<AuditEvent> {
     let (user, connection, status) = (by(caller), from(caller.address()), success());
     let resource = about(name, None, caller);
     Some(match kind {
-        ResourceKind::Role => RoleDelete { user, resource, connection, ..RoleDelete::default() }.into(),
-        ResourceKind::User => UserDelete { user, resource, connection, ..UserDelete::default() }.into(),
+        ResourceKind::Role => {
+            RoleDelete { user, resource, connection, ..RoleDelete::default() }.into()
+        }
+        ResourceKind::User => {
+            UserDelete { user, resource, connection, ..UserDelete::default() }.into()
+        }
         ResourceKind::Token => return None,
-        ResourceKind::SessionRecordingConfig => {
-            SessionRecordingConfigUpdate { user, connection, status, ..SessionRecordingConfigUpdate::default() }.into()
+        ResourceKind::SessionRecordingConfig => SessionRecordingConfigUpdate {
+            user,
+            connection,
+            status,
+            ..SessionRecordingConfigUpdate::default()
         }
+        .into(),
         ResourceKind::ClusterAuthPreference => {
-            AuthPreferenceUpdate { user, connection, status, ..AuthPreferenceUpdate::default() }.into()
+            AuthPreferenceUpdate { user, connection, status, ..AuthPreferenceUpdate::default() }
+                .into()
         }
-        ResourceKind::ClusterNetworkingConfig => {
-            ClusterNetworkingConfigUpdate { user, connection, status, ..ClusterNetworkingConfigUpdate::default() }.into()
+        ResourceKind::ClusterNetworkingConfig => ClusterNetworkingConfigUpdate {
+            user,
+            connection,
+            status,
+            ..ClusterNetworkingConfigUpdate::default()
         }
+        .into(),
     })
 }
 
@@ -186,7 +232,9 @@ pub(crate) fn instance_join(
 ) -> AuditEvent {
     let (status, expires) = match outcome {
         Ok(expires) => (success(), expires),
-        Err(error) => (Status { success: false, error: error.to_owned(), ..Status::default() }, None),
+        Err(error) => {
+            (Status { success: false, error: error.to_owned(), ..Status::default() }, None)
+        }
     };
     InstanceJoin {
         status,

@@ -6,13 +6,14 @@ use std::sync::{Arc, OnceLock};
 use chrono::{DateTime, Utc};
 use server_audit::{AuditError, AuditLog, LogOptions, QueryEngine};
 use server_store::{
-    Backend, BackendError, Clock, Condition, LocalRecordings, RecordingError, SqliteBackend, system_clock,
+    Backend, BackendError, Clock, Condition, LocalRecordings, RecordingError, SqliteBackend,
+    system_clock,
 };
 use shared_pki::verify::TlsVerifier;
 use shared_pki::{CaKind, CertAuthority, PkiError};
 use shared_types::{
-    ClusterAuthPreference, ClusterName, ClusterNetworkingConfig, Metadata, Resource, ResourceKind, Role,
-    SessionRecordingConfig,
+    ClusterAuthPreference, ClusterName, ClusterNetworkingConfig, Metadata, Resource, ResourceKind,
+    Role, SessionRecordingConfig,
 };
 use tokio::sync::watch;
 
@@ -78,9 +79,14 @@ impl AuthService {
         Self::open_with_clock(settings, system_clock()).await
     }
 
-    pub(crate) async fn open_with_clock(settings: AuthSettings, clock: Clock) -> Result<Arc<Self>, OpenError> {
+    pub(crate) async fn open_with_clock(
+        settings: AuthSettings,
+        clock: Clock,
+    ) -> Result<Arc<Self>, OpenError> {
         let path = settings.data_dir.join("backend/sqlite.db");
-        let backend = SqliteBackend::open_with_clock(path, clock.clone()).await.map_err(OpenError::Backend)?;
+        let backend = SqliteBackend::open_with_clock(path, clock.clone())
+            .await
+            .map_err(OpenError::Backend)?;
         let backend = Arc::new(backend);
         let shared: Arc<dyn Backend> = backend.clone();
         let store = Store::new(shared);
@@ -100,7 +106,8 @@ impl AuthService {
         let recordings = LocalRecordings::open(settings.data_dir.join("log/records"))?;
         let queries = QueryEngine::beside_current_program(audit.dir());
 
-        let mut first = read_state(&store, &cluster, &[&user_ca, &host_ca]).await.map_err(OpenError::State)?;
+        let mut first =
+            read_state(&store, &cluster, &[&user_ca, &host_ca]).await.map_err(OpenError::State)?;
         first.revision = next_revision(0, now);
         let verifier = TlsVerifier::new(&first.authorities);
         let (state, _) = watch::channel(Arc::new(first));
@@ -164,8 +171,8 @@ async fn authority(
     if let Some(found) = store.read::<CertAuthority>(&key).await.map_err(OpenError::State)? {
         return Ok(found.value);
     }
-    let made =
-        CertAuthority::generate(kind, cluster, now).map_err(|source| OpenError::Authority { kind, source })?;
+    let made = CertAuthority::generate(kind, cluster, now)
+        .map_err(|source| OpenError::Authority { kind, source })?;
     let put = state::put(key, &made, None, Condition::Absent).map_err(OpenError::State)?;
     store.write(vec![put]).await.map_err(OpenError::Backend)?;
     tracing::info!(%kind, "new certificate authority");
@@ -182,9 +189,18 @@ async fn apply(store: &Store, settings: &AuthSettings) -> Result<()> {
         }
     }
     let in_file = [
-        settings.recording.clone().map(|spec| Resource::from(SessionRecordingConfig { spec, ..Default::default() })),
-        settings.auth_preference.clone().map(|spec| Resource::from(ClusterAuthPreference { spec, ..Default::default() })),
-        settings.networking.clone().map(|spec| Resource::from(ClusterNetworkingConfig { spec, ..Default::default() })),
+        settings
+            .recording
+            .clone()
+            .map(|spec| Resource::from(SessionRecordingConfig { spec, ..Default::default() })),
+        settings
+            .auth_preference
+            .clone()
+            .map(|spec| Resource::from(ClusterAuthPreference { spec, ..Default::default() })),
+        settings
+            .networking
+            .clone()
+            .map(|spec| Resource::from(ClusterNetworkingConfig { spec, ..Default::default() })),
     ];
     let defaults = [
         Resource::from(SessionRecordingConfig::default()),

@@ -33,7 +33,9 @@ fn check(event: &AuditEvent, role: SystemRole, host: HostId, cluster: &str) -> R
     let kind = event.event_type();
     if !may_make(role, event) {
         let shown: String = kind.chars().take(64).collect();
-        return Err(AuthError::bad_request(format!("a service of role {role} does not make events of type {shown:?}")));
+        return Err(AuthError::bad_request(format!(
+            "a service of role {role} does not make events of type {shown:?}"
+        )));
     }
     if kind != event.kind() {
         return Err(AuthError::bad_request("the type of an event is not what it says"));
@@ -46,7 +48,9 @@ fn check(event: &AuditEvent, role: SystemRole, host: HostId, cluster: &str) -> R
     match server(event) {
         Some(server) if server.server_id == own || server.forwarded_by == own => Ok(()),
         None => Ok(()),
-        Some(_) => Err(AuthError::bad_request(format!("event {kind:?} does not name the sender as its server"))),
+        Some(_) => Err(AuthError::bad_request(format!(
+            "event {kind:?} does not name the sender as its server"
+        ))),
     }
 }
 
@@ -113,7 +117,8 @@ mod tests {
     fn a_proxy_speaks_only_of_itself_and_of_sessions() {
         let host = HostId::random();
         let ok = |event: AuditEvent| check(&event, SystemRole::Proxy, host, "example.test").is_ok();
-        let server = |id: HostId| ServerMetadata { server_id: id.to_string(), ..ServerMetadata::default() };
+        let server =
+            |id: HostId| ServerMetadata { server_id: id.to_string(), ..ServerMetadata::default() };
         let start = SessionStart { server: server(host), ..SessionStart::default() };
         assert!(ok(start.clone().into()));
         assert!(ok(PortForward::default().into()));

@@ -37,7 +37,12 @@ pub(crate) struct NewInvite {
 }
 
 impl NewInvite {
-    pub(crate) fn new(user: &UserName, reset: bool, ttl_seconds: Option<u64>, now: DateTime<Utc>) -> Result<Self> {
+    pub(crate) fn new(
+        user: &UserName,
+        reset: bool,
+        ttl_seconds: Option<u64>,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
         let (usual, longest) = if reset { RESET_LIFE } else { INVITE_LIFE };
         let seconds = match ttl_seconds {
             None => usual,
@@ -45,7 +50,9 @@ impl NewInvite {
                 Ok(asked) if (1..=longest).contains(&asked) => asked,
                 _ => {
                     let hours = longest / 3600;
-                    return Err(AuthError::bad_request(format!("the ttl must be between 1s and {hours}h")));
+                    return Err(AuthError::bad_request(format!(
+                        "the ttl must be between 1s and {hours}h"
+                    )));
                 }
             },
         };
@@ -114,7 +121,8 @@ impl AuthService {
             Ok(_) => {}
             // Used by somebody else a moment ago, or the user is gone.
             Err(
-                server_store::BackendError::NotFound { .. } | server_store::BackendError::Conflict { .. },
+                server_store::BackendError::NotFound { .. }
+                | server_store::BackendError::Conflict { .. },
             ) => return Err(unknown()),
             Err(error) => return Err(AuthError::internal("store password", error)),
         }

@@ -58,7 +58,10 @@ impl AuthService {
         if !matches!(ask.role, SystemRole::Proxy | SystemRole::Node) {
             return Err(AuthError::denied(NOT_RECOGNIZED));
         }
-        let ticket = self.redeem(&ask.token, ask.role).await?.ok_or_else(|| AuthError::denied(NOT_RECOGNIZED))?;
+        let ticket = self
+            .redeem(&ask.token, ask.role)
+            .await?
+            .ok_or_else(|| AuthError::denied(NOT_RECOGNIZED))?;
         let wish = Wish {
             host_id: ask.host_id,
             role: ask.role,
@@ -104,7 +107,11 @@ impl AuthService {
                 return Err(AuthError::bad_request(format!("{shown:?} is not a host name")));
             }
         }
-        let held = || AuthError::Answer(ApiError::already_exists("the host id or name belongs to another host of the cluster"));
+        let held = || {
+            AuthError::Answer(ApiError::already_exists(
+                "the host id or name belongs to another host of the cluster",
+            ))
+        };
         if wish.name.eq_ignore_ascii_case("localhost") || wish.host_id == self.host_id() {
             return Err(held());
         }
@@ -113,9 +120,15 @@ impl AuthService {
         }
         let own = wish.host_id.to_string();
         for (id, host) in self.hosts().await? {
-            let clash = if id == own { host.role != wish.role } else { host.name.eq_ignore_ascii_case(wish.name) };
+            let clash = if id == own {
+                host.role != wish.role
+            } else {
+                host.name.eq_ignore_ascii_case(wish.name)
+            };
             // A proxy that lost its data directory comes back under a new id; of a name, the role may not change.
-            if clash && !(id != own && host.role == SystemRole::Proxy && wish.role == SystemRole::Proxy) {
+            if clash
+                && !(id != own && host.role == SystemRole::Proxy && wish.role == SystemRole::Proxy)
+            {
                 return Err(held());
             }
         }
@@ -123,7 +136,12 @@ impl AuthService {
         let record = Host { role: wish.role, name: wish.name.to_owned(), public_addr };
         // The record ends with the certificates: a host that is gone gives its name back.
         let end = self.now() + chrono::Duration::from_std(LIFE).unwrap_or_default();
-        let op = state::put(state::key("hosts", &own)?, &(own.clone(), record), Some(end), Condition::Any)?;
+        let op = state::put(
+            state::key("hosts", &own)?,
+            &(own.clone(), record),
+            Some(end),
+            Condition::Any,
+        )?;
         self.store().write(vec![op]).await.map_err(AuthError::at("store host"))?;
         Ok(())
     }
@@ -134,7 +152,10 @@ impl AuthService {
             return Some(address.clone());
         }
         let hosts = self.hosts().await.unwrap_or_default();
-        hosts.into_iter().filter(|(_, host)| host.role == SystemRole::Proxy).find_map(|(_, host)| host.public_addr)
+        hosts
+            .into_iter()
+            .filter(|(_, host)| host.role == SystemRole::Proxy)
+            .find_map(|(_, host)| host.public_addr)
     }
 
     async fn hosts(&self) -> Result<Vec<(String, Host)>> {

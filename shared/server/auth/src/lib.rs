@@ -43,5 +43,6 @@ pub use caller::Caller;
 pub use error::AuthError;
 pub use http::AuthServer;
 pub use init::OpenError;
+pub use password::PasswordError;
 pub use service::{AuthService, AuthSettings};
 pub use tokens::StaticToken;

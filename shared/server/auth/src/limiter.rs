@@ -36,10 +36,7 @@ impl Limiter {
 
     /// Takes one token; otherwise how long until there is one.
     pub(crate) fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let mut buckets = self
-            .buckets
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut buckets = self.buckets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut key = group(address);
         if buckets.len() >= ADDRESSES && !buckets.contains_key(&key) {
             buckets.retain(|_, bucket| self.level(*bucket, now) < self.burst);
@@ -47,10 +44,7 @@ impl Limiter {
                 key = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
             }
         }
-        let bucket = buckets.entry(key).or_insert(Bucket {
-            tokens: self.burst,
-            at: now,
-        });
+        let bucket = buckets.entry(key).or_insert(Bucket { tokens: self.burst, at: now });
         bucket.tokens = self.level(*bucket, now);
         bucket.at = now;
         if bucket.tokens >= 1.0 {
@@ -58,9 +52,7 @@ impl Limiter {
             return Ok(());
         }
         let missing = 1.0 - bucket.tokens;
-        Err(Duration::from_secs_f64(
-            missing / self.per_second.max(0.001),
-        ))
+        Err(Duration::from_secs_f64(missing / self.per_second.max(0.001)))
     }
 
     fn level(&self, bucket: Bucket, now: Instant) -> f64 {
@@ -93,11 +85,7 @@ mod tests {
             assert!(limiter.take(one, start).is_ok());
         }
         assert!(limiter.take(one, start).is_err());
-        assert!(
-            limiter
-                .take("::ffff:192.0.2.1".parse().unwrap(), start)
-                .is_err()
-        );
+        assert!(limiter.take("::ffff:192.0.2.1".parse().unwrap(), start).is_err());
         assert!(limiter.take("192.0.2.2".parse().unwrap(), start).is_ok());
         assert!(limiter.take(one, start + Duration::from_secs(1)).is_ok());
         assert!(limiter.take(one, start + Duration::from_secs(1)).is_err());

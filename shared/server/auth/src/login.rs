@@ -47,8 +47,16 @@ impl AuthService {
         let user = self.check_password(&ask, from).await?;
         let name = ask.user;
         let now = self.now();
-        if user.is_locked(now) || user.is_expired(now) || user.spec.expires.is_some_and(|end| end <= now) {
-            self.record(vec![events::user_login(&name, Err("the account is locked or has expired"), from)]).await?;
+        if user.is_locked(now)
+            || user.is_expired(now)
+            || user.spec.expires.is_some_and(|end| end <= now)
+        {
+            self.record(vec![events::user_login(
+                &name,
+                Err("the account is locked or has expired"),
+                from,
+            )])
+            .await?;
             return Err(ApiError::locked("the account is locked or has expired").into());
         }
         let subject = Subject {
@@ -69,11 +77,17 @@ impl AuthService {
         let name = &ask.user;
         let attempts_key = state::hashed_key("attempts", name.as_str())?;
         let _turn = self.turns().take(name).await;
-        let mut attempts =
-            self.store().read::<Attempts>(&attempts_key).await?.map(|stored| stored.value).unwrap_or_default();
+        let mut attempts = self
+            .store()
+            .read::<Attempts>(&attempts_key)
+            .await?
+            .map(|stored| stored.value)
+            .unwrap_or_default();
         if attempts.locked(self.now()).is_some() {
             self.record(vec![events::user_login(name, Err(LOCKED), from)]).await?;
-            return Err(ApiError::locked(LOCKED).with_hint("wait, or ask an administrator for: tctl users reset").into());
+            return Err(ApiError::locked(LOCKED)
+                .with_hint("wait, or ask an administrator for: tctl users reset")
+                .into());
         }
         let hash = self.store().read::<String>(&state::key("passwords", name.as_str())?).await?;
         let account = self.store().resource(ResourceKind::User, name.as_str()).await?;
@@ -81,7 +95,11 @@ impl AuthService {
             Some(Resource::User(user)) => (Some(user), hash.map(|hash| hash.value)),
             _ => (None, None),
         };
-        let right = self.passwords().verify(secret_text(&ask.password), hash).await.map_err(bad_password)?;
+        let right = self
+            .passwords()
+            .verify(secret_text(&ask.password), hash)
+            .await
+            .map_err(bad_password)?;
         if let (true, Some(account)) = (right, account) {
             if attempts != Attempts::default() {
                 let forget = vec![state::delete(attempts_key, Condition::Any)];

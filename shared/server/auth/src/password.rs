@@ -22,7 +22,7 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// Why a password was not hashed or checked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PasswordError {
+pub enum PasswordError {
     /// It does not keep the rules.
     #[error("a password has between {MIN_CHARS} and {MAX_CHARS} characters")]
     Length,
@@ -47,10 +47,7 @@ impl Passwords {
     pub(crate) fn new() -> Result<Self, PasswordError> {
         let random: [u8; 16] = rand::random();
         let decoy = hash_now(&Zeroizing::new(hex::encode(random)))?;
-        Ok(Self {
-            turns: Arc::new(Semaphore::new(PARALLEL)),
-            decoy: decoy.into(),
-        })
+        Ok(Self { turns: Arc::new(Semaphore::new(PARALLEL)), decoy: decoy.into() })
     }
 
     /// The PHC string of a new password.
@@ -75,9 +72,7 @@ impl Passwords {
                 }
                 let parsed =
                     PasswordHash::new(&hash).map_err(|e| PasswordError::Hash(e.to_string()))?;
-                Ok(Argon2::default()
-                    .verify_password(password.as_bytes(), &parsed)
-                    .is_ok())
+                Ok(Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok())
             })
             .await?;
         Ok(matches && known)
@@ -103,11 +98,7 @@ impl Passwords {
 /// Length only: a rule that people can keep.
 pub(crate) fn check_rules(password: &str) -> Result<(), PasswordError> {
     let chars = password.chars().count();
-    if (MIN_CHARS..=MAX_CHARS).contains(&chars) {
-        Ok(())
-    } else {
-        Err(PasswordError::Length)
-    }
+    if (MIN_CHARS..=MAX_CHARS).contains(&chars) { Ok(()) } else { Err(PasswordError::Length) }
 }
 
 fn hash_now(password: &str) -> Result<String, PasswordError> {
@@ -128,29 +119,13 @@ mod tests {
     #[tokio::test]
     async fn right_wrong_and_unknown() {
         let passwords = Passwords::new().unwrap();
-        let hash = passwords
-            .hash(secret("correct horse battery"))
-            .await
-            .unwrap();
+        let hash = passwords.hash(secret("correct horse battery")).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$"));
         assert!(
-            passwords
-                .verify(secret("correct horse battery"), Some(hash.clone()))
-                .await
-                .unwrap()
+            passwords.verify(secret("correct horse battery"), Some(hash.clone())).await.unwrap()
         );
-        assert!(
-            !passwords
-                .verify(secret("correct horse batterz"), Some(hash))
-                .await
-                .unwrap()
-        );
-        assert!(
-            !passwords
-                .verify(secret("correct horse battery"), None)
-                .await
-                .unwrap()
-        );
+        assert!(!passwords.verify(secret("correct horse batterz"), Some(hash)).await.unwrap());
+        assert!(!passwords.verify(secret("correct horse battery"), None).await.unwrap());
     }
 
     #[test]

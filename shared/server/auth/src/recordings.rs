@@ -28,7 +28,11 @@ const HEAD: u64 = 1 << 20;
 
 impl AuthService {
     /// The ended sessions the caller may see, newest first.
-    pub async fn recordings(&self, caller: &Caller, ask: RecordingsQuery) -> Result<RecordingsReply> {
+    pub async fn recordings(
+        &self,
+        caller: &Caller,
+        ask: RecordingsQuery,
+    ) -> Result<RecordingsReply> {
         self.check_sessions(caller, Verb::List)?;
         let now = self.now();
         let to = ask.to.unwrap_or(now + Duration::minutes(5));
@@ -52,7 +56,9 @@ impl AuthService {
             if !self.allowed(caller, "session", Verb::List, &WhereCtx::session(&participants)) {
                 continue;
             }
-            items.push(serde_json::from_str(&event.to_json()).map_err(AuthError::at("encode event"))?);
+            items.push(
+                serde_json::from_str(&event.to_json()).map_err(AuthError::at("encode event"))?,
+            );
             if items.len() >= limit {
                 break;
             }
@@ -89,7 +95,9 @@ impl AuthService {
 
     /// Refuses who may do it to no session, not even an own one.
     fn check_sessions(&self, caller: &Caller, verb: Verb) -> Result<()> {
-        if caller.is_admin() || (caller.is_user() && self.role_set(caller).may_some("session", verb)) {
+        if caller.is_admin()
+            || (caller.is_user() && self.role_set(caller).may_some("session", verb))
+        {
             return Ok(());
         }
         self.check(caller, "session", verb)

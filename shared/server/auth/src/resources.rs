@@ -18,7 +18,9 @@ use crate::state;
 use crate::tokens::{check_token, masked};
 
 fn kind_of(text: &str) -> Result<ResourceKind> {
-    text.parse().map_err(|error: shared_types::resource::ParseKindError| AuthError::bad_request(error.to_string()))
+    text.parse().map_err(|error: shared_types::resource::ParseKindError| {
+        AuthError::bad_request(error.to_string())
+    })
 }
 
 fn missing(kind: ResourceKind, name: &str) -> AuthError {
@@ -79,12 +81,23 @@ impl AuthService {
     }
 
     /// Creates; with `force` replaces what has that name.
-    pub async fn create_resource(&self, caller: &Caller, kind: &str, document: Value, force: bool) -> Result<ResourceReply> {
+    pub async fn create_resource(
+        &self,
+        caller: &Caller,
+        kind: &str,
+        document: Value,
+        force: bool,
+    ) -> Result<ResourceReply> {
         let kind = kind_of(kind)?;
         // Who may neither create nor update learns nothing about the document.
         self.check_some(caller, kind, Verb::Create)?;
         let resource = self.parse(kind, document)?;
-        self.check_about(caller, kind.as_str(), Verb::Create, &WhereCtx::resource(resource.metadata()))?;
+        self.check_about(
+            caller,
+            kind.as_str(),
+            Verb::Create,
+            &WhereCtx::resource(resource.metadata()),
+        )?;
         let _one = self.changes.lock().await;
         let stored = self.store().resource(kind, resource.name()).await?;
         // A configuration is always there; as long as nobody set it, setting it is creating it.
@@ -98,12 +111,18 @@ impl AuthService {
                     .with_hint("replace it with: tctl create --force")
                     .into());
             }
-            self.check_about(caller, kind.as_str(), Verb::Update, &WhereCtx::resource(stored.metadata()))?;
+            self.check_about(
+                caller,
+                kind.as_str(),
+                Verb::Update,
+                &WhereCtx::resource(stored.metadata()),
+            )?;
             keep_to_origin(stored, force)?;
         }
         let condition = match &stored {
             None => Condition::Absent,
-            Some(_) => state::condition_of(resource.metadata().revision.as_deref())?.unwrap_or(Condition::Present),
+            Some(_) => state::condition_of(resource.metadata().revision.as_deref())?
+                .unwrap_or(Condition::Present),
         };
         self.write_resource(caller, resource, condition, stored.is_none() || fresh).await
     }
@@ -129,11 +148,17 @@ impl AuthService {
             return Err(missing(kind, name));
         };
         // What a caller may not see does not exist for it.
-        if !self.allowed(caller, kind.as_str(), Verb::Update, &WhereCtx::resource(stored.metadata())) {
+        if !self.allowed(
+            caller,
+            kind.as_str(),
+            Verb::Update,
+            &WhereCtx::resource(stored.metadata()),
+        ) {
             return Err(missing(kind, name));
         }
         keep_to_origin(&stored, force)?;
-        let condition = state::condition_of(resource.metadata().revision.as_deref())?.unwrap_or(Condition::Present);
+        let condition = state::condition_of(resource.metadata().revision.as_deref())?
+            .unwrap_or(Condition::Present);
         self.write_resource(caller, resource, condition, false).await
     }
 
@@ -145,7 +170,12 @@ impl AuthService {
         let _one = self.changes.lock().await;
         let stored = self.store().resource(kind, name).await?;
         let stored = stored.filter(|stored| {
-            self.allowed(caller, kind.as_str(), Verb::Delete, &WhereCtx::resource(stored.metadata()))
+            self.allowed(
+                caller,
+                kind.as_str(),
+                Verb::Delete,
+                &WhereCtx::resource(stored.metadata()),
+            )
         });
         let Some(stored) = stored else { return Err(missing(kind, name)) };
         let mut ops = Vec::new();
@@ -189,7 +219,8 @@ impl AuthService {
         let kind = resource.kind();
         let op: Op = state::put_resource(&resource, condition)?;
         let what = format!("{kind} \"{}\"", shown_name(kind, resource.name()));
-        let revision = self.store().write(vec![op]).await.map_err(|error| state::conflict(&what, error))?;
+        let revision =
+            self.store().write(vec![op]).await.map_err(|error| state::conflict(&what, error))?;
         self.refresh().await?;
         self.record(vec![events::resource_written(&resource, created, caller)]).await?;
         resource.metadata_mut().revision = Some(revision.0.to_string());
@@ -198,12 +229,15 @@ impl AuthService {
 
     /// A document that is safe to store.
     fn parse(&self, kind: ResourceKind, document: Value) -> Result<Resource> {
-        let resource = Resource::from_json_of(kind, document).map_err(|error| AuthError::bad_request(chain(&error)))?;
+        let resource = Resource::from_json_of(kind, document)
+            .map_err(|error| AuthError::bad_request(chain(&error)))?;
         if resource.metadata().expires.is_some_and(|end| end <= self.now()) {
             return Err(AuthError::bad_request("metadata.expires is in the past"));
         }
         match &resource {
-            Resource::Role(role) => validate_role(role).map_err(|error| AuthError::bad_request(chain(&error)))?,
+            Resource::Role(role) => {
+                validate_role(role).map_err(|error| AuthError::bad_request(chain(&error)))?
+            }
             Resource::User(user) => self.check_roles(&user.spec.roles)?,
             Resource::Token(token) => check_token(token)?,
             Resource::SessionRecordingConfig(config) if config.spec.mode.is_sync() => {
@@ -223,7 +257,10 @@ impl AuthService {
             if let Resource::User(user) = resource
                 && user.spec.roles.iter().any(|held| held.as_str() == role)
             {
-                return Err(AuthError::bad_request(format!("role \"{role}\" is in use by user \"{}\"", user.name())));
+                return Err(AuthError::bad_request(format!(
+                    "role \"{role}\" is in use by user \"{}\"",
+                    user.name()
+                )));
             }
         }
         Ok(())
@@ -231,7 +268,9 @@ impl AuthService {
 
     /// Refuses a caller that has the verb on no resource of this kind at all.
     fn check_some(&self, caller: &Caller, kind: ResourceKind, verb: Verb) -> Result<()> {
-        if caller.is_admin() || (caller.is_user() && self.role_set(caller).may_some(kind.as_str(), verb)) {
+        if caller.is_admin()
+            || (caller.is_user() && self.role_set(caller).may_some(kind.as_str(), verb))
+        {
             return Ok(());
         }
         self.check(caller, kind.as_str(), verb)

@@ -9,7 +9,8 @@ use chrono::{DateTime, Utc};
 use server_audit::{AuditError, AuditLog, QueryEngine};
 use server_store::{Clock, RecordingStore, SqliteBackend};
 use shared_api::{
-    ApiError, AuthoritiesReply, AuthorityStatus, ClusterState, MeReply, SessionRecordingReply, StatusReply,
+    ApiError, AuthoritiesReply, AuthorityStatus, ClusterState, MeReply, SessionRecordingReply,
+    StatusReply,
 };
 use shared_authz::{RoleSet, Verb, WhereCtx};
 use shared_events::AuditEvent;
@@ -207,7 +208,10 @@ impl AuthService {
             };
             AuthError::Answer(ApiError::unauthenticated(text).with_hint("tsh login"))
         })?;
-        if identity.pinned_ip.is_some_and(|pinned| pinned.to_canonical() != address.ip().to_canonical()) {
+        if identity
+            .pinned_ip
+            .is_some_and(|pinned| pinned.to_canonical() != address.ip().to_canonical())
+        {
             return Err(AuthError::unauthenticated("the certificate is not accepted"));
         }
         if identity.system_role.is_some() {
@@ -221,7 +225,9 @@ impl AuthService {
             {
                 Ok(Caller::user(identity, address, account))
             }
-            _ => Err(AuthError::unauthenticated("the account is locked or does not exist any more")),
+            _ => {
+                Err(AuthError::unauthenticated("the account is locked or does not exist any more"))
+            }
         }
     }
 
@@ -229,21 +235,31 @@ impl AuthService {
     pub(crate) fn anonymous_turn(&self, address: IpAddr, now: Instant) -> Result<()> {
         self.limiter.take(address, now).map_err(|wait| {
             let seconds = wait.as_secs() + 1;
-            AuthError::unavailable(format!("too many requests from this address, try again in {seconds} s"))
+            AuthError::unavailable(format!(
+                "too many requests from this address, try again in {seconds} s"
+            ))
         })
     }
 
     /// The caller's roles as they are now.
     pub(crate) fn role_set(&self, caller: &Caller) -> RoleSet {
         let state = self.current_state();
-        let roles = caller.roles().into_iter().filter_map(|role| state.roles.get(role).cloned()).collect();
+        let roles =
+            caller.roles().into_iter().filter_map(|role| state.roles.get(role).cloned()).collect();
         RoleSet::new(roles, &caller.traits(), caller.user_name())
     }
 
     /// Whether a rule allows it; the administrator may everything.
-    pub(crate) fn allowed(&self, caller: &Caller, resource: &str, verb: Verb, about: &WhereCtx<'_>) -> bool {
+    pub(crate) fn allowed(
+        &self,
+        caller: &Caller,
+        resource: &str,
+        verb: Verb,
+        about: &WhereCtx<'_>,
+    ) -> bool {
         caller.is_admin()
-            || (caller.is_user() && self.role_set(caller).check_rule(resource, verb, about).is_allowed())
+            || (caller.is_user()
+                && self.role_set(caller).check_rule(resource, verb, about).is_allowed())
     }
 
     /// Refuses unless a rule allows it, whatever the single resource.
@@ -252,12 +268,20 @@ impl AuthService {
     }
 
     /// Refuses unless a rule allows it for this resource.
-    pub(crate) fn check_about(&self, caller: &Caller, resource: &str, verb: Verb, about: &WhereCtx<'_>) -> Result<()> {
+    pub(crate) fn check_about(
+        &self,
+        caller: &Caller,
+        resource: &str,
+        verb: Verb,
+        about: &WhereCtx<'_>,
+    ) -> Result<()> {
         if self.allowed(caller, resource, verb, about) {
             return Ok(());
         }
         tracing::info!(user = caller.name(), resource, %verb, "denied");
-        Err(AuthError::denied(format!("access denied to perform action \"{verb}\" on \"{resource}\"")))
+        Err(AuthError::denied(format!(
+            "access denied to perform action \"{verb}\" on \"{resource}\""
+        )))
     }
 }
 
@@ -286,7 +310,10 @@ impl AuthService {
 
     /// The public halves of the authorities.
     pub fn authorities(&self) -> AuthoritiesReply {
-        AuthoritiesReply { cluster: self.cluster.clone(), authorities: self.current_state().authorities.clone() }
+        AuthoritiesReply {
+            cluster: self.cluster.clone(),
+            authorities: self.current_state().authorities.clone(),
+        }
     }
 
     /// The pins of the host CA.
@@ -296,8 +323,10 @@ impl AuthService {
 
     /// Cluster, version, pins.
     pub fn status(&self) -> Result<StatusReply> {
-        let authorities = [&self.host_ca, &self.user_ca]
-            .map(|ca| AuthorityStatus { kind: ca.kind().to_string(), state: "never updated".to_owned() });
+        let authorities = [&self.host_ca, &self.user_ca].map(|ca| AuthorityStatus {
+            kind: ca.kind().to_string(),
+            state: "never updated".to_owned(),
+        });
         Ok(StatusReply {
             cluster: self.cluster.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -317,7 +346,9 @@ impl AuthService {
             "tls-user" => user.tls_certs.concat(),
             other => {
                 let shown: String = other.chars().take(64).collect();
-                return Err(AuthError::bad_request(format!("{shown:?} authority type is not supported")));
+                return Err(AuthError::bad_request(format!(
+                    "{shown:?} authority type is not supported"
+                )));
             }
         };
         Ok(format!("{}\n", text.trim_end()))

@@ -64,7 +64,11 @@ impl Store {
     }
 
     /// A resource with its revision in the metadata.
-    pub(crate) async fn resource(&self, kind: ResourceKind, name: &str) -> Result<Option<Resource>> {
+    pub(crate) async fn resource(
+        &self,
+        kind: ResourceKind,
+        name: &str,
+    ) -> Result<Option<Resource>> {
         // A name that cannot be a key cannot be stored either.
         let Ok(key) = resource_key(kind, name) else { return Ok(None) };
         Ok(self.read::<Resource>(&key).await?.map(with_revision))
@@ -120,7 +124,9 @@ pub(crate) fn condition_of(revision: Option<&str>) -> Result<Option<Condition>> 
         None => Ok(None),
         Some(text) => match text.parse() {
             Ok(number) => Ok(Some(Condition::Revision(Revision(number)))),
-            Err(_) => Err(AuthError::bad_request("metadata.revision is not one of this cluster's revisions")),
+            Err(_) => Err(AuthError::bad_request(
+                "metadata.revision is not one of this cluster's revisions",
+            )),
         },
     }
 }
@@ -137,7 +143,8 @@ pub(crate) fn key(folder: &str, name: &str) -> Result<Key> {
 
 /// Where a resource lives.
 pub(crate) fn resource_key(kind: ResourceKind, name: &str) -> Result<Key> {
-    Key::new(["resources", kind.as_str(), name]).map_err(|error| AuthError::bad_request(format!("metadata.name: {error}")))
+    Key::new(["resources", kind.as_str(), name])
+        .map_err(|error| AuthError::bad_request(format!("metadata.name: {error}")))
 }
 
 /// A key for what must not stand in the store as text.
@@ -148,11 +155,15 @@ pub(crate) fn hashed_key(folder: &str, secret: &str) -> Result<Key> {
 /// A failed condition as the caller reads it.
 pub(crate) fn conflict(what: &str, error: BackendError) -> AuthError {
     match error {
-        BackendError::AlreadyExists { .. } => ApiError::already_exists(format!("{what} already exists")).into(),
+        BackendError::AlreadyExists { .. } => {
+            ApiError::already_exists(format!("{what} already exists")).into()
+        }
         BackendError::NotFound { .. } => AuthError::not_found(format!("{what} is not found")),
         BackendError::Conflict { .. } => AuthError::Answer(
-            ApiError::already_exists(format!("{what} was changed by somebody else in the meantime"))
-                .with_hint("read it again and repeat the change"),
+            ApiError::already_exists(format!(
+                "{what} was changed by somebody else in the meantime"
+            ))
+            .with_hint("read it again and repeat the change"),
         ),
         BackendError::TooLarge { bytes, max, .. } => {
             AuthError::bad_request(format!("{what} has {bytes} bytes, more than {max}"))

@@ -31,18 +31,27 @@ impl AuthService {
             match self.finish_forgotten(&upload).await {
                 Ok(false) => {}
                 Ok(true) => tracing::info!(session = %upload.session, "forgotten upload completed"),
-                Err(error) => tracing::warn!(session = %upload.session, %error, "could not complete forgotten upload"),
+                Err(error) => {
+                    tracing::warn!(session = %upload.session, %error, "could not complete forgotten upload")
+                }
             }
         }
     }
 
     async fn finish_forgotten(&self, upload: &Upload) -> Result<bool> {
         let old = self.now() - Duration::hours(GRACE_HOURS);
-        let parts = self.recordings.parts(upload.id, upload.session).await.map_err(AuthError::at("list parts"))?;
+        let parts = self
+            .recordings
+            .parts(upload.id, upload.session)
+            .await
+            .map_err(AuthError::at("list parts"))?;
         if upload.initiated > old || parts.iter().any(|part| part.modified > old) {
             return Ok(false);
         }
-        self.recordings.complete(upload.id, upload.session).await.map_err(AuthError::at("complete upload"))?;
+        self.recordings
+            .complete(upload.id, upload.session)
+            .await
+            .map_err(AuthError::at("complete upload"))?;
         if parts.is_empty() {
             return Ok(true);
         }

@@ -38,7 +38,11 @@ pub(crate) struct Ticket {
 
 impl AuthService {
     /// Makes a join token.
-    pub async fn create_token(&self, caller: &Caller, ask: CreateTokenRequest) -> Result<CreateTokenReply> {
+    pub async fn create_token(
+        &self,
+        caller: &Caller,
+        ask: CreateTokenRequest,
+    ) -> Result<CreateTokenReply> {
         self.check(caller, "token", Verb::Create)?;
         let seconds = ask.ttl_seconds.unwrap_or(USUAL_LIFE);
         if !(1..=LONGEST_LIFE).contains(&seconds) {
@@ -47,7 +51,9 @@ impl AuthService {
         let expires = self.now() + Duration::seconds(i64::try_from(seconds).unwrap_or(0));
         let secret = match ask.value {
             Some(value) if value.expose().len() < MIN_CHARS => {
-                return Err(AuthError::bad_request(format!("a token has at least {MIN_CHARS} characters")));
+                return Err(AuthError::bad_request(format!(
+                    "a token has at least {MIN_CHARS} characters"
+                )));
             }
             Some(value) => value,
             None => random_token(),
@@ -62,9 +68,10 @@ impl AuthService {
         let resource = Resource::from(token);
         let op = state::put_resource(&resource, Condition::Absent)?;
         self.store().write(vec![op]).await.map_err(|error| match error {
-            BackendError::AlreadyExists { .. } => {
-                ApiError::already_exists("a token of this name already exists, please use another name").into()
-            }
+            BackendError::AlreadyExists { .. } => ApiError::already_exists(
+                "a token of this name already exists, please use another name",
+            )
+            .into(),
             other => state::conflict("token", other),
         })?;
         self.record(vec![events::resource_written(&resource, true, caller)]).await?;
@@ -79,7 +86,9 @@ impl AuthService {
                 return Ok(Some(Ticket { expires: None }));
             }
         }
-        let Some(Resource::Token(stored)) = self.store().resource(ResourceKind::Token, presented).await? else {
+        let Some(Resource::Token(stored)) =
+            self.store().resource(ResourceKind::Token, presented).await?
+        else {
             return Ok(None);
         };
         let fits = stored.spec.roles.contains(&role) && !stored.is_expired(self.now());
@@ -93,7 +102,8 @@ pub(crate) fn check_token(token: &ProvisionToken) -> Result<()> {
     if token.spec.roles.is_empty() {
         return Err(AuthError::bad_request("a token is for at least one role"));
     }
-    match token.spec.roles.iter().find(|role| !matches!(role, SystemRole::Proxy | SystemRole::Node)) {
+    match token.spec.roles.iter().find(|role| !matches!(role, SystemRole::Proxy | SystemRole::Node))
+    {
         Some(role) => Err(AuthError::bad_request(format!("nothing joins with role {role}"))),
         None => Ok(()),
     }

@@ -34,14 +34,23 @@ impl AuthService {
         bytes: Bytes,
     ) -> Result<()> {
         self.own_upload(caller, upload).await?;
-        let number = u32::try_from(part).ok().filter(|number| (1..=MAX_PARTS).contains(&u64::from(*number)));
+        let number =
+            u32::try_from(part).ok().filter(|number| (1..=MAX_PARTS).contains(&u64::from(*number)));
         let Some(number) = number else {
-            return Err(AuthError::bad_request(format!("part {part} is not between 1 and {MAX_PARTS}")));
+            return Err(AuthError::bad_request(format!(
+                "part {part} is not between 1 and {MAX_PARTS}"
+            )));
         };
         if bytes.is_empty() || bytes.len() > limits::MAX_PART {
-            return Err(AuthError::bad_request(format!("a part has between 1 and {} bytes", limits::MAX_PART)));
+            return Err(AuthError::bad_request(format!(
+                "a part has between 1 and {} bytes",
+                limits::MAX_PART
+            )));
         }
-        self.recordings.put_part(UploadId(upload), *session, number, bytes).await.map_err(upload_error)?;
+        self.recordings
+            .put_part(UploadId(upload), *session, number, bytes)
+            .await
+            .map_err(upload_error)?;
         Ok(())
     }
 
@@ -78,7 +87,9 @@ impl AuthService {
             Completed::Superseded { bytes } => {
                 tracing::warn!(%session, kept = bytes, "a second recording of this session is kept aside");
             }
-            Completed::Empty if ask.parts > 0 => return Err(AuthError::not_found("no such upload")),
+            Completed::Empty if ask.parts > 0 => {
+                return Err(AuthError::not_found("no such upload"));
+            }
             Completed::Empty => return Ok(()),
         }
         let uid = stable_uid("session.upload", upload.as_bytes());
@@ -118,7 +129,9 @@ impl AuthService {
         let reader = self.open_recording(session).await?;
         let session = *session;
         let bridge = SyncIoBridge::new(reader);
-        let read = tokio::task::spawn_blocking(move || synthesise(Decoder::of_session(bridge, session), session));
+        let read = tokio::task::spawn_blocking(move || {
+            synthesise(Decoder::of_session(bridge, session), session)
+        });
         read.await.map_err(AuthError::at("read recording"))
     }
 }
@@ -126,9 +139,9 @@ impl AuthService {
 fn upload_error(error: RecordingError) -> AuthError {
     match error {
         RecordingError::NotFound { .. } => AuthError::not_found("no such upload"),
-        RecordingError::PartDiffers { .. } | RecordingError::OtherSession { .. } | RecordingError::BadPart { .. } => {
-            AuthError::bad_request(error.to_string())
-        }
+        RecordingError::PartDiffers { .. }
+        | RecordingError::OtherSession { .. }
+        | RecordingError::BadPart { .. } => AuthError::bad_request(error.to_string()),
         other => AuthError::internal("store recording", other),
     }
 }

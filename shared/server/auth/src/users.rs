@@ -19,7 +19,11 @@ use crate::state;
 
 impl AuthService {
     /// Creates a user without a password, and the invitation with which one is set.
-    pub async fn invite_user(&self, caller: &Caller, ask: InviteUserRequest) -> Result<UserTokenReply> {
+    pub async fn invite_user(
+        &self,
+        caller: &Caller,
+        ask: InviteUserRequest,
+    ) -> Result<UserTokenReply> {
         self.check(caller, "user", Verb::Create)?;
         let now = self.now();
         self.check_roles(&ask.roles)?;
@@ -40,11 +44,14 @@ impl AuthService {
         let mut ops = vec![state::put_resource(&resource, Condition::Absent)?];
         ops.extend(invite.ops);
         self.store().write(ops).await.map_err(|error| match error {
-            server_store::BackendError::AlreadyExists { .. } => {
-                ApiError::already_exists(format!("user \"{}\" already exists", ask.user))
-                    .with_hint("change roles with: tctl users update; make a new link with: tctl users reset")
-                    .into()
-            }
+            server_store::BackendError::AlreadyExists { .. } => ApiError::already_exists(format!(
+                "user \"{}\" already exists",
+                ask.user
+            ))
+            .with_hint(
+                "change roles with: tctl users update; make a new link with: tctl users reset",
+            )
+            .into(),
             other => state::conflict("user", other),
         })?;
         self.record(vec![
@@ -61,7 +68,12 @@ impl AuthService {
     }
 
     /// A new password link; the old password stops working at once.
-    pub async fn reset_user(&self, caller: &Caller, name: &UserName, ask: ResetUserRequest) -> Result<UserTokenReply> {
+    pub async fn reset_user(
+        &self,
+        caller: &Caller,
+        name: &UserName,
+        ask: ResetUserRequest,
+    ) -> Result<UserTokenReply> {
         self.check(caller, "user", Verb::Update)?;
         let invite = NewInvite::new(name, true, ask.ttl_seconds, self.now())?;
         let mut ops = vec![
@@ -74,12 +86,19 @@ impl AuthService {
         ];
         ops.extend(invite.ops);
         self.store().write(ops).await.map_err(|error| match error {
-            server_store::BackendError::NotFound { .. } | server_store::BackendError::Conflict { .. } => {
+            server_store::BackendError::NotFound { .. }
+            | server_store::BackendError::Conflict { .. } => {
                 AuthError::not_found(format!("user \"{name}\" is not found"))
             }
             other => AuthError::internal("store reset", other),
         })?;
-        self.record(vec![events::user_token_create(name, invite.expires, life_text(invite.life), caller)]).await?;
+        self.record(vec![events::user_token_create(
+            name,
+            invite.expires,
+            life_text(invite.life),
+            caller,
+        )])
+        .await?;
         Ok(UserTokenReply {
             user: name.clone(),
             token: invite.token,
@@ -89,9 +108,16 @@ impl AuthService {
     }
 
     /// Replaces roles and the named traits.
-    pub async fn update_user(&self, caller: &Caller, name: &UserName, ask: UpdateUserRequest) -> Result<Value> {
+    pub async fn update_user(
+        &self,
+        caller: &Caller,
+        name: &UserName,
+        ask: UpdateUserRequest,
+    ) -> Result<Value> {
         self.check(caller, "user", Verb::Update)?;
-        let Some(Resource::User(mut user)) = self.store().resource(ResourceKind::User, name.as_str()).await? else {
+        let Some(Resource::User(mut user)) =
+            self.store().resource(ResourceKind::User, name.as_str()).await?
+        else {
             return Err(AuthError::not_found(format!("user \"{name}\" is not found")));
         };
         if let Some(roles) = ask.roles {
@@ -106,7 +132,8 @@ impl AuthService {
             }
         }
         user.check().map_err(|error| AuthError::bad_request(crate::error::chain(&error)))?;
-        let condition = state::condition_of(user.metadata.revision.as_deref())?.unwrap_or(Condition::Present);
+        let condition =
+            state::condition_of(user.metadata.revision.as_deref())?.unwrap_or(Condition::Present);
         let mut resource = Resource::from(user.clone());
         let revision = self
             .store()
@@ -125,14 +152,17 @@ impl AuthService {
         }
         let state = self.current_state();
         match roles.iter().find(|role| !state.roles.contains_key(*role)) {
-            Some(missing) => Err(AuthError::bad_request(format!("role \"{missing}\" does not exist"))),
+            Some(missing) => {
+                Err(AuthError::bad_request(format!("role \"{missing}\" does not exist")))
+            }
             None => Ok(()),
         }
     }
 
     /// What goes with a user who is deleted.
     pub(crate) fn user_leftovers(&self, name: &str) -> Result<Vec<Op>> {
-        let user = UserName::new(name).map_err(|error| AuthError::bad_request(error.to_string()))?;
+        let user =
+            UserName::new(name).map_err(|error| AuthError::bad_request(error.to_string()))?;
         Ok(vec![
             state::delete(state::key("passwords", name)?, Condition::Any),
             state::delete(state::hashed_key("attempts", name)?, Condition::Any),

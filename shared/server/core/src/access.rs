@@ -115,7 +115,10 @@ pub fn roles(state: &ClusterState, identity: &Identity) -> RoleSet {
 }
 
 /// Decides, and leaves nothing behind: for a look at an access that is in use, or at one of several addresses.
-pub fn check_ssh(state: &ClusterState, request: &SshRequest<'_>) -> Result<Vec<RuleId>, AccessRefused> {
+pub fn check_ssh(
+    state: &ClusterState,
+    request: &SshRequest<'_>,
+) -> Result<Vec<RuleId>, AccessRefused> {
     let identity = request.identity;
     if identity.system_role.is_some() {
         return Err(AccessRefused::NotAUser);
@@ -145,11 +148,19 @@ pub async fn authorize_ssh(
     allowed: AuditEvent,
     refused: impl FnOnce(&str) -> AuditEvent,
 ) -> Result<Granted<SshAccess>, AccessRefused> {
-    let decision = if request.identity.valid_until <= Utc::now() { Err(AccessRefused::Expired) } else { check_ssh(state, &request) };
+    let decision = if request.identity.valid_until <= Utc::now() {
+        Err(AccessRefused::Expired)
+    } else {
+        check_ssh(state, &request)
+    };
     match decision {
         Ok(rules) => {
             sink.emit(vec![allowed]).await.map_err(AccessRefused::NotDurable)?;
-            let target = SshAccess { login: request.login.clone(), host: request.host.clone(), addr: request.addr };
+            let target = SshAccess {
+                login: request.login.clone(),
+                host: request.host.clone(),
+                addr: request.addr,
+            };
             Ok(Granted { identity: request.identity.clone(), target, rules })
         }
         Err(refusal) => {
@@ -168,8 +179,20 @@ mod tests {
     use super::*;
     use crate::testing::{FakeAuthority, identity, state};
 
-    fn request<'a>(who: &'a Identity, login: &'a Login, host: &'a HostName, labels: &'a Labels) -> SshRequest<'a> {
-        SshRequest { identity: who, login, host, addr: "192.0.2.7:22".parse().unwrap(), labels, protected: false }
+    fn request<'a>(
+        who: &'a Identity,
+        login: &'a Login,
+        host: &'a HostName,
+        labels: &'a Labels,
+    ) -> SshRequest<'a> {
+        SshRequest {
+            identity: who,
+            login,
+            host,
+            addr: "192.0.2.7:22".parse().unwrap(),
+            labels,
+            protected: false,
+        }
     }
 
     fn refused(why: &str) -> AuditEvent {
@@ -184,13 +207,18 @@ mod tests {
         let (login, host) = ("root".parse().unwrap(), "db-7".parse().unwrap());
         let asked = request(&who, &login, &host, &labels);
         let sink = FakeAuthority::new();
-        let granted = authorize_ssh(&state, &sink, asked, SessionConnect::default().into(), refused).await.unwrap();
+        let granted =
+            authorize_ssh(&state, &sink, asked, SessionConnect::default().into(), refused)
+                .await
+                .unwrap();
         assert_eq!(sink.kinds(), ["session.connect"]);
         assert!(!granted.rules().is_empty());
         assert_eq!(granted.redeem().addr, asked.addr);
 
         sink.set_away(true);
-        let err = authorize_ssh(&state, &sink, asked, SessionConnect::default().into(), refused).await.unwrap_err();
+        let err = authorize_ssh(&state, &sink, asked, SessionConnect::default().into(), refused)
+            .await
+            .unwrap_err();
         assert!(matches!(err, AccessRefused::NotDurable(_)), "{err}");
     }
 
@@ -201,18 +229,40 @@ mod tests {
         let (root, nobody): (Login, Login) = ("root".parse().unwrap(), "nobody".parse().unwrap());
         let good = identity();
         let mut cases = vec![(good.clone(), &nobody, "no role allows the login nobody there")];
-        cases.push((Identity { valid_until: Utc::now(), ..good.clone() }, &root, "certificate has expired"));
-        cases.push((Identity { roles: vec!["gone".parse().unwrap()], ..good.clone() }, &root, "role gone does not exist"));
-        cases.push((Identity { system_role: Some(shared_types::SystemRole::Proxy), ..good.clone() }, &root, "certificate is a service's, not a user's"));
-        cases.push((Identity { cluster: "other".parse().unwrap(), ..good }, &root, "certificate is of another cluster"));
+        cases.push((
+            Identity { valid_until: Utc::now(), ..good.clone() },
+            &root,
+            "certificate has expired",
+        ));
+        cases.push((
+            Identity { roles: vec!["gone".parse().unwrap()], ..good.clone() },
+            &root,
+            "role gone does not exist",
+        ));
+        cases.push((
+            Identity { system_role: Some(shared_types::SystemRole::Proxy), ..good.clone() },
+            &root,
+            "certificate is a service's, not a user's",
+        ));
+        cases.push((
+            Identity { cluster: "other".parse().unwrap(), ..good },
+            &root,
+            "certificate is of another cluster",
+        ));
         for (who, login, why) in cases {
             let sink = FakeAuthority::new();
             let asked = request(&who, login, &host, &labels);
-            let err = authorize_ssh(&state, &sink, asked, SessionConnect::default().into(), refused).await.unwrap_err();
+            let err =
+                authorize_ssh(&state, &sink, asked, SessionConnect::default().into(), refused)
+                    .await
+                    .unwrap_err();
             assert_eq!(err.to_string(), why);
             assert!(["access denied", "certificate has expired"].contains(&err.peer_text()));
             let told = sink.events();
-            assert!(matches!(told.as_slice(), [AuditEvent::AuthAttempt(event)] if event.status.error == why), "{why}");
+            assert!(
+                matches!(told.as_slice(), [AuditEvent::AuthAttempt(event)] if event.status.error == why),
+                "{why}"
+            );
         }
     }
 }

@@ -80,7 +80,11 @@ impl From<ApiError> for AuthorityError {
 
 impl From<AuthorityError> for EmitError {
     fn from(err: AuthorityError) -> Self {
-        if err.is_transient() { Self::Unavailable(err.to_string()) } else { Self::Refused(err.to_string()) }
+        if err.is_transient() {
+            Self::Unavailable(err.to_string())
+        } else {
+            Self::Refused(err.to_string())
+        }
     }
 }
 
@@ -94,16 +98,31 @@ pub trait Authority: Send + Sync + 'static {
     fn watch(&self) -> watch::Receiver<Arc<ClusterState>>;
 
     /// A short-lived host certificate of role Proxy for an inner server. Takes and gives OpenSSH text.
-    async fn sign_proxy_host(&self, principals: Vec<String>, public_key: &str) -> Result<String, AuthorityError>;
+    async fn sign_proxy_host(
+        &self,
+        principals: Vec<String>,
+        public_key: &str,
+    ) -> Result<String, AuthorityError>;
 
     /// Makes events durable at the auth service. Repeats of a `uid` count once, so that sending again is safe.
     async fn emit(&self, events: Vec<AuditEvent>) -> Result<(), EmitError>;
 
     /// Stores one part of a recording (1, 2, …). The same part may be sent again.
-    async fn upload_part(&self, upload: Uuid, session: &SessionId, part: u64, bytes: Bytes) -> Result<(), AuthorityError>;
+    async fn upload_part(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        part: u64,
+        bytes: Bytes,
+    ) -> Result<(), AuthorityError>;
 
     /// Makes the recording out of its parts; durable when answered. Repeats of a finished upload succeed.
-    async fn complete_upload(&self, upload: Uuid, session: &SessionId, complete: CompleteUpload) -> Result<(), AuthorityError>;
+    async fn complete_upload(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        complete: CompleteUpload,
+    ) -> Result<(), AuthorityError>;
 
     /// The text of `/webapi/auth/export?type=`; host and user where `None`.
     async fn export(&self, kind: Option<&str>) -> Result<String, AuthorityError>;

@@ -38,7 +38,10 @@ mod tests {
     fn grows_to_the_cap_and_starts_again() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let first = backoff.next();
-        assert!(first <= Duration::from_millis(100) && first >= Duration::from_millis(85), "{first:?}");
+        assert!(
+            first <= Duration::from_millis(100) && first >= Duration::from_millis(85),
+            "{first:?}"
+        );
         let mut last = first;
         for _ in 0..100 {
             last = backoff.next();

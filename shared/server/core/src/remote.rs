@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use shared_api::{Client, ClientError, ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest, limits};
+use shared_api::{
+    Client, ClientError, ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest, limits,
+};
 use shared_events::AuditEvent;
 use shared_types::SessionId;
 use tokio::sync::watch;
@@ -27,7 +29,10 @@ pub struct RemoteAuthority {
 
 impl RemoteAuthority {
     /// Fetches the state once, and then keeps it current until `shutdown`, or until this is dropped.
-    pub async fn connect(client: Client, shutdown: &CancellationToken) -> Result<Arc<Self>, ClientError> {
+    pub async fn connect(
+        client: Client,
+        shutdown: &CancellationToken,
+    ) -> Result<Arc<Self>, ClientError> {
         let first = client.cluster_state(None).await?;
         let (sender, state) = watch::channel(Arc::new(first));
         let stop = shutdown.child_token();
@@ -74,7 +79,10 @@ async fn follow(client: Client, state: watch::Sender<Arc<ClusterState>>) {
             Err(err) => {
                 let wait = backoff.next();
                 if !std::mem::replace(&mut away, true) {
-                    tracing::warn!(error = &err as &dyn std::error::Error, "auth service is away, the last known state stands");
+                    tracing::warn!(
+                        error = &err as &dyn std::error::Error,
+                        "auth service is away, the last known state stands"
+                    );
                 }
                 tokio::time::sleep(wait).await;
             }
@@ -87,7 +95,9 @@ fn authority_error(err: ClientError) -> AuthorityError {
     match err {
         ClientError::Api(err) => err.into(),
         other if other.is_transient() => AuthorityError::Unavailable(other.to_string()),
-        other => AuthorityError::Refused(shared_api::ApiError::new(other.kind(), other.to_string())),
+        other => {
+            AuthorityError::Refused(shared_api::ApiError::new(other.kind(), other.to_string()))
+        }
     }
 }
 
@@ -95,7 +105,9 @@ fn authority_error(err: ClientError) -> AuthorityError {
 /// missing keeps its events.
 fn emit_error(err: ClientError) -> EmitError {
     match err {
-        ClientError::Api(err) if err.kind == ErrorKind::BadRequest => EmitError::Refused(err.message),
+        ClientError::Api(err) if err.kind == ErrorKind::BadRequest => {
+            EmitError::Refused(err.message)
+        }
         other => EmitError::Unavailable(other.to_string()),
     }
 }
@@ -110,7 +122,11 @@ impl Authority for RemoteAuthority {
         self.state.clone()
     }
 
-    async fn sign_proxy_host(&self, principals: Vec<String>, public_key: &str) -> Result<String, AuthorityError> {
+    async fn sign_proxy_host(
+        &self,
+        principals: Vec<String>,
+        public_key: &str,
+    ) -> Result<String, AuthorityError> {
         let request = ProxyHostCertRequest { principals, public_key: public_key.to_owned() };
         Ok(self.client.sign_proxy_host(&request).await.map_err(authority_error)?.certificate)
     }
@@ -122,11 +138,22 @@ impl Authority for RemoteAuthority {
         Ok(())
     }
 
-    async fn upload_part(&self, upload: Uuid, session: &SessionId, part: u64, bytes: Bytes) -> Result<(), AuthorityError> {
+    async fn upload_part(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        part: u64,
+        bytes: Bytes,
+    ) -> Result<(), AuthorityError> {
         self.client.upload_part(upload, session, part, bytes).await.map_err(authority_error)
     }
 
-    async fn complete_upload(&self, upload: Uuid, session: &SessionId, complete: CompleteUpload) -> Result<(), AuthorityError> {
+    async fn complete_upload(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        complete: CompleteUpload,
+    ) -> Result<(), AuthorityError> {
         self.client.complete_upload(upload, session, &complete).await.map_err(authority_error)
     }
 

@@ -29,12 +29,13 @@ pub(crate) struct FakeAuthority {
     /// Parts that are taken before it goes away; for uploads that break in the middle.
     pub(crate) parts_left: AtomicUsize,
     pub(crate) refuse_complete: AtomicBool,
+    /// A stored recording is not replaced.
+    pub(crate) once: AtomicBool,
 }
 
 pub(crate) fn state() -> ClusterState {
-    let role = Role::preset_access();
-    let mut role = role;
-    role.spec.allow.logins = vec!["root".to_owned()].into();
+    let mut role = Role::preset_access();
+    role.spec.allow.logins = vec!["root".to_owned()];
     ClusterState {
         revision: 1,
         cluster: "example.com".parse().unwrap(),
@@ -80,6 +81,7 @@ impl FakeAuthority {
             stored: Mutex::default(),
             parts_left: AtomicUsize::new(usize::MAX),
             refuse_complete: AtomicBool::new(false),
+            once: AtomicBool::new(false),
         }
     }
 
@@ -132,7 +134,11 @@ impl Authority for FakeAuthority {
         self.state.subscribe()
     }
 
-    async fn sign_proxy_host(&self, _principals: Vec<String>, _public_key: &str) -> Result<String, AuthorityError> {
+    async fn sign_proxy_host(
+        &self,
+        _principals: Vec<String>,
+        _public_key: &str,
+    ) -> Result<String, AuthorityError> {
         Err(AuthorityError::Unavailable("no certificates here".to_owned()))
     }
 
@@ -146,9 +152,17 @@ impl Authority for FakeAuthority {
         Ok(())
     }
 
-    async fn upload_part(&self, upload: Uuid, session: &SessionId, part: u64, bytes: Bytes) -> Result<(), AuthorityError> {
+    async fn upload_part(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        part: u64,
+        bytes: Bytes,
+    ) -> Result<(), AuthorityError> {
         self.here().map_err(AuthorityError::Unavailable)?;
-        let left = self.parts_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let left = self
+            .parts_left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if left.is_err() {
             self.set_away(true);
             return Err(AuthorityError::Unavailable("gone".to_owned()));
@@ -157,13 +171,23 @@ impl Authority for FakeAuthority {
         Ok(())
     }
 
-    async fn complete_upload(&self, upload: Uuid, session: &SessionId, complete: CompleteUpload) -> Result<(), AuthorityError> {
+    async fn complete_upload(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        complete: CompleteUpload,
+    ) -> Result<(), AuthorityError> {
         self.here().map_err(AuthorityError::Unavailable)?;
         if self.refuse_complete.load(Ordering::SeqCst) {
             return Err(ApiError::bad_request("no recording").into());
         }
+        if self.once.load(Ordering::SeqCst) && self.stored(session).is_some() {
+            return Err(ApiError::already_exists("recording exists").into());
+        }
         let uploads = self.uploads.lock().unwrap();
-        let parts = uploads.get(&(upload, *session)).ok_or_else(|| AuthorityError::from(ApiError::not_found("no such upload")))?;
+        let parts = uploads
+            .get(&(upload, *session))
+            .ok_or_else(|| AuthorityError::from(ApiError::not_found("no such upload")))?;
         let numbers: Vec<u64> = parts.keys().copied().collect();
         assert_eq!(numbers, (1..=complete.parts).collect::<Vec<_>>(), "every part was sent");
         let bytes: Vec<u8> = parts.values().flatten().copied().collect();

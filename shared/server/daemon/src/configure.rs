@@ -75,7 +75,9 @@ fn filled(text: &str, args: &ConfigureArgs) -> Result<String, CliError> {
             section = line.trim();
         }
         let key = line.trim_start().trim_start_matches("# ");
-        let found = wanted.iter().find(|(of, name, value)| *of == section && key.starts_with(name) && value.is_some());
+        let found = wanted
+            .iter()
+            .find(|(of, name, value)| *of == section && key.starts_with(name) && value.is_some());
         match found {
             Some((_, name, Some(value))) => {
                 // JSON strings are YAML strings, so nothing in a value can become structure.
@@ -88,7 +90,8 @@ fn filled(text: &str, args: &ConfigureArgs) -> Result<String, CliError> {
             }
         }
     }
-    TeleportConfig::parse(&out, "configuration").map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))?;
+    TeleportConfig::parse(&out, "configuration")
+        .map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))?;
     Ok(out)
 }
 
@@ -108,7 +111,11 @@ mod tests {
 
     #[test]
     fn flags_land_in_their_keys() {
-        let text = filled(default_file(), &args(Some("example.test"), Some("gate.example.test:443"), Some("/srv/t"))).unwrap();
+        let text = filled(
+            default_file(),
+            &args(Some("example.test"), Some("gate.example.test:443"), Some("/srv/t")),
+        )
+        .unwrap();
         let config = TeleportConfig::parse(&text, "t").unwrap();
         assert_eq!(config.auth.unwrap().cluster_name.as_deref(), Some("example.test"));
         assert_eq!(config.proxy.unwrap().public_addr, ["gate.example.test:443"]);
@@ -117,6 +124,9 @@ mod tests {
 
     #[test]
     fn without_flags_it_is_the_default_file() {
-        assert_eq!(filled(default_file(), &args(None, None, None)).unwrap().trim_end(), default_file().trim_end());
+        assert_eq!(
+            filled(default_file(), &args(None, None, None)).unwrap().trim_end(),
+            default_file().trim_end()
+        );
     }
 }

@@ -44,11 +44,7 @@ impl DataDir {
             let path = path.to_owned();
             move |source| DataDirError::Io { step, path, source }
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(io("create", path))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("create", path))?;
         let path = path.canonicalize().map_err(io("open", path))?;
         let mode = fs::metadata(&path).map_err(io("read the mode of", &path))?.permissions().mode();
         if mode & 0o077 != 0 {
@@ -92,12 +88,8 @@ pub(crate) fn write_secret(folder: &Path, name: &str, content: &[u8]) -> Result<
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;

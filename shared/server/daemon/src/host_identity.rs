@@ -1,25 +1,27 @@
 //! The identity of a proxy that runs apart from the auth service: got with a token at the first start, kept in the
 //! data directory, renewed while it runs. With it, no token is needed again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared_api::client::{Confirm, Timeouts, UnverifiedCa, fetch_authorities};
 use shared_api::{
-    Client, ClientConfig, ClientError, ClientIdentity, JoinReply, JoinRequest, RenewRequest, Route, Secret,
+    Client, ClientConfig, ClientError, ClientIdentity, JoinReply, JoinRequest, RenewRequest, Route,
+    Secret,
 };
 use shared_config::JoinToken;
 use shared_pki::{KeyPair, PkiError, TlsKey, TrustedAuthority};
 use shared_types::{HostId, SystemRole};
+use zeroize::Zeroizing;
 
 use crate::data_dir::{DataDirError, write_secret};
 
 /// The file in the data directory.
 const FILE: &str = "proxy-identity.json";
 /// Largest token file.
-const LARGEST_TOKEN: usize = 4096;
+const LARGEST_TOKENS: u64 = 64 * 1024;
 /// How long to wait before asking an auth service that is away again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -104,7 +106,8 @@ impl Joiner {
             Some(kept) if kept.valid_until > Utc::now() => kept,
             _ => self.join(&addr, &route).await?,
         };
-        let config = ClientConfig::new(route, identity.authorities.clone(), Some(identity.client()));
+        let config =
+            ClientConfig::new(route, identity.authorities.clone(), Some(identity.client()));
         Client::new(config).map_err(|source| JoinError::Join { addr, source })
     }
 
@@ -149,8 +152,13 @@ impl Joiner {
             tracing::warn!(cluster = %ca.cluster, pins = ca.pins.join(","), "no ca_pin is configured, this host CA is believed");
             true
         };
-        let confirm = if self.ca_pins.is_empty() { Confirm::Ask(&mut accept) } else { Confirm::Pins(&self.ca_pins) };
-        let trusted = fetch_authorities(route, Timeouts::default(), confirm).await.map_err(fault)?;
+        let confirm = if self.ca_pins.is_empty() {
+            Confirm::Ask(&mut accept)
+        } else {
+            Confirm::Pins(&self.ca_pins)
+        };
+        let trusted =
+            fetch_authorities(route, Timeouts::default(), confirm).await.map_err(fault)?;
         let config = ClientConfig::new(route.clone(), trusted.authorities, None);
         let client = Client::new(config).map_err(fault)?;
         let (ssh, tls) = (KeyPair::generate()?, TlsKey::generate()?);
@@ -175,7 +183,9 @@ impl Joiner {
         match self.token.as_ref().ok_or(JoinError::NoToken)? {
             JoinToken::Value(token) => Ok(Secret::new(token.clone())),
             JoinToken::File(path) => {
-                read_token(path).map_err(|source| JoinError::TokenFile { path: path.clone(), source })
+                let fault = |source| JoinError::TokenFile { path: path.clone(), source };
+                let first = read_tokens(path).map_err(fault)?.into_iter().next();
+                first.ok_or(JoinError::NoToken)
             }
         }
     }
@@ -183,9 +193,9 @@ impl Joiner {
     fn load(&self) -> Result<Option<HostIdentity>, JoinError> {
         let path = self.data_dir.join(FILE);
         match std::fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map(Some).map_err(|source| JoinError::Content { path, source })
-            }
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|source| JoinError::Content { path, source }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(DataDirError::Io { step: "read", path, source }.into()),
         }
@@ -193,7 +203,8 @@ impl Joiner {
 
     fn keep(&self, identity: &HostIdentity) -> Result<(), JoinError> {
         let path = self.data_dir.join(FILE);
-        let text = serde_json::to_vec(identity).map_err(|source| JoinError::Content { path, source })?;
+        let text =
+            serde_json::to_vec(identity).map_err(|source| JoinError::Content { path, source })?;
         Ok(write_secret(&self.data_dir, FILE, &text)?)
     }
 }
@@ -209,18 +220,41 @@ impl HostIdentity {
     }
 
     fn client(&self) -> ClientIdentity {
-        ClientIdentity { cert_pem: self.cert_pem.clone(), key_pem: self.key_pem.expose().to_owned().into() }
+        ClientIdentity {
+            cert_pem: self.cert_pem.clone(),
+            key_pem: self.key_pem.expose().to_owned().into(),
+        }
     }
 }
 
-/// The token in a file, without the newline an editor leaves.
-pub(crate) fn read_token(path: &std::path::Path) -> std::io::Result<Secret> {
+/// The tokens in a file, one per line; at least one.
+pub(crate) fn read_tokens(path: &Path) -> std::io::Result<Vec<Secret>> {
     use std::io::Read;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(LARGEST_TOKEN as u64).read_to_string(&mut text)?;
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the file is empty"));
+    let mut text = Zeroizing::new(String::new());
+    std::fs::File::open(path)?.take(LARGEST_TOKENS).read_to_string(&mut text)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let tokens: Vec<Secret> = lines.map(Secret::new).collect();
+    if tokens.is_empty() {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            "the file holds no token",
+        ));
     }
-    Ok(Secret::new(token))
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_file_has_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "one-token\n\n  another \n").unwrap();
+        let tokens = read_tokens(&path).unwrap();
+        assert_eq!(tokens.iter().map(Secret::expose).collect::<Vec<_>>(), ["one-token", "another"]);
+        std::fs::write(&path, "\n").unwrap();
+        assert!(read_tokens(&path).is_err());
+    }
 }

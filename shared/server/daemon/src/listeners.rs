@@ -18,7 +18,10 @@ pub(crate) struct ListenError {
 }
 
 /// A listener and where it really is.
-pub(crate) async fn listen(key: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
+pub(crate) async fn listen(
+    key: &'static str,
+    addr: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), ListenError> {
     let fault = |source| ListenError { key, addr, source };
     let listener = TcpListener::bind(addr).await.map_err(fault)?;
     let real = listener.local_addr().map_err(fault)?;
@@ -38,10 +41,18 @@ pub(crate) fn local(addr: SocketAddr) -> SocketAddr {
 /// `host:port` out of a configured public address, with the port that is really listened on where it says none or 0.
 pub(crate) fn with_real_port(public: &str, real: SocketAddr) -> String {
     match public.rsplit_once(':') {
-        Some((host, port)) if (!host.contains(':') || host.ends_with(']')) && port.parse::<u16>().is_ok() => {
-            if port.parse() == Ok(0u16) { format!("{host}:{}", real.port()) } else { public.to_owned() }
+        Some((host, port))
+            if (!host.contains(':') || host.ends_with(']')) && port.parse::<u16>().is_ok() =>
+        {
+            if port.parse() == Ok(0u16) {
+                format!("{host}:{}", real.port())
+            } else {
+                public.to_owned()
+            }
         }
-        _ if public.contains(':') && !public.starts_with('[') => format!("[{public}]:{}", real.port()),
+        _ if public.contains(':') && !public.starts_with('[') => {
+            format!("[{public}]:{}", real.port())
+        }
         _ => format!("{public}:{}", real.port()),
     }
 }
@@ -75,9 +86,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_named() {
-        let (first, addr) = listen("auth_service.listen_addr", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let (first, addr) =
+            listen("auth_service.listen_addr", "127.0.0.1:0".parse().unwrap()).await.unwrap();
         let text = listen("auth_service.listen_addr", addr).await.unwrap_err().to_string();
-        assert!(text.contains("auth_service.listen_addr") && text.contains(&addr.to_string()), "{text}");
+        assert!(
+            text.contains("auth_service.listen_addr") && text.contains(&addr.to_string()),
+            "{text}"
+        );
         drop(first);
     }
 }

@@ -16,9 +16,8 @@ const QUIET: &str = "hyper=info,h2=info,rustls=info,sqlx=warn,russh=info,tower=i
 pub(crate) fn init(log: &LogConfig, debug: bool) -> Result<(), CliError> {
     let level = if debug { "debug" } else { log.severity.as_str() };
     let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => {
-            EnvFilter::try_new(&text).map_err(|error| CliError::usage(format!("RUST_LOG: {error}")))?
-        }
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
+            .map_err(|error| CliError::usage(format!("RUST_LOG: {error}")))?,
         _ => EnvFilter::new(format!("{level},{QUIET}")),
     };
     let (writer, colour) = match log.output.as_str() {
@@ -34,7 +33,8 @@ pub(crate) fn init(log: &LogConfig, debug: bool) -> Result<(), CliError> {
             (BoxMakeWriter::new(Mutex::new(file)), false)
         }
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour);
     let done = match log.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -44,5 +44,6 @@ pub(crate) fn init(log: &LogConfig, debug: bool) -> Result<(), CliError> {
 
 fn colour_wanted() -> bool {
     use std::io::IsTerminal;
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

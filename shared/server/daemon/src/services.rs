@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use server_auth::{AuthError, AuthService, AuthSettings, LocalAuthority, OpenError, StaticToken};
 use server_core::{Authority, RemoteAuthority};
-use server_proxy::{AuthPath, InProcessAuth, ProxyListeners, ProxyService, ProxySettings, RemoteAuth, StartError};
-use shared_api::{ClientError, LocalAdminError};
+use server_proxy::{
+    AuthPath, InProcessAuth, ProxyListeners, ProxyService, ProxySettings, RemoteAuth, StartError,
+};
+use shared_api::{ClientError, LocalAdminError, Secret};
 use shared_config::{AuthConfig, ExecRecording, JoinToken, ProxyConfig, TeleportConfig};
 use shared_types::resource::{AuthPreferenceSpec, NetworkingSpec, RecordingSpec};
 use shared_types::{ClusterName, HostId};
@@ -15,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::data_dir::{DataDir, DataDirError};
-use crate::host_identity::{JoinError, Joiner, read_token};
+use crate::host_identity::{JoinError, Joiner, read_tokens};
 use crate::listeners::{ListenError, host_of, listen, local, with_real_port};
 use crate::ready::Listening;
 use crate::signals::Shutdown;
@@ -62,20 +64,26 @@ impl RunError {
     /// What to do about it, where that is plain.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Join(JoinError::NoToken) => {
-                Some("make a token with: tctl tokens add --type=proxy; then set teleport.auth_token to it or to its file")
+            Self::Join(JoinError::NoToken) => Some(
+                "make a token with: tctl tokens add --type=proxy; then set teleport.auth_token to it or to its file",
+            ),
+            Self::Join(JoinError::Join { .. }) | Self::State(_) => Some(
+                "check teleport.auth_server, teleport.ca_pin and the token; tctl status shows the pin",
+            ),
+            Self::Listen(_) => {
+                Some("another program listens there; choose another address or stop it")
             }
-            Self::Join(JoinError::Join { .. }) | Self::State(_) => {
-                Some("check teleport.auth_server, teleport.ca_pin and the token; tctl status shows the pin")
-            }
-            Self::Listen(_) => Some("another program listens there; choose another address or stop it"),
             _ => None,
         }
     }
 }
 
 /// Runs until the shutdown's drain, and then until everything has ended.
-pub(crate) async fn run(config: &TeleportConfig, dir: &DataDir, shutdown: &Shutdown) -> Result<(), RunError> {
+pub(crate) async fn run(
+    config: &TeleportConfig,
+    dir: &DataDir,
+    shutdown: &Shutdown,
+) -> Result<(), RunError> {
     let host_id = HostId::from(dir.host_id()?);
     let node_name = config.nodename.clone().unwrap_or_else(host_name);
     let mut listening = Listening::default();
@@ -90,8 +98,10 @@ pub(crate) async fn run(config: &TeleportConfig, dir: &DataDir, shutdown: &Shutd
     };
     let proxy_sockets = match &config.proxy {
         Some(proxy) => {
-            let (web, web_addr) = listen("proxy_service.web_listen_addr", proxy.web_listen_addr).await?;
-            let (ssh, ssh_addr) = listen("proxy_service.listen_addr", proxy.ssh_listen_addr).await?;
+            let (web, web_addr) =
+                listen("proxy_service.web_listen_addr", proxy.web_listen_addr).await?;
+            let (ssh, ssh_addr) =
+                listen("proxy_service.listen_addr", proxy.ssh_listen_addr).await?;
             (listening.web, listening.ssh) = (Some(web_addr), Some(ssh_addr));
             Some((ProxyListeners { web, ssh }, web_addr))
         }
@@ -176,11 +186,16 @@ impl RunningAuth {
         tokio::spawn(async move {
             while stopped.run_until_cancelled(tokio::time::sleep(TEND)).await.is_some() {
                 tended.tend().await;
-                let written = tended.local_admin(auth_addr.clone()).map(|admin| admin.save(&folder));
+                let written =
+                    tended.local_admin(auth_addr.clone()).map(|admin| admin.save(&folder));
                 match written {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "could not renew the local administrator's identity"),
-                    Err(error) => tracing::warn!(%error, "could not renew the local administrator's identity"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "could not renew the local administrator's identity")
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "could not renew the local administrator's identity")
+                    }
                 }
             }
         });
@@ -199,36 +214,52 @@ fn write_admin(service: &AuthService, dir: &DataDir, auth_addr: &str) -> Result<
     admin.save(dir.path()).map_err(RunError::Admin)
 }
 
-fn auth_settings(auth: &AuthConfig, dir: &DataDir, host_id: HostId, node_name: &str) -> Result<AuthSettings, RunError> {
+fn auth_settings(
+    auth: &AuthConfig,
+    dir: &DataDir,
+    host_id: HostId,
+    node_name: &str,
+) -> Result<AuthSettings, RunError> {
     let mut settings = AuthSettings::new(dir.path().to_owned(), host_id, node_name);
     if let Some(name) = &auth.cluster_name {
-        settings.cluster_name = Some(ClusterName::new(name.as_str()).map_err(RunError::ClusterName)?);
+        settings.cluster_name =
+            Some(ClusterName::new(name.as_str()).map_err(RunError::ClusterName)?);
     }
     settings.names = auth.public_addr.iter().map(|addr| host_of(addr).to_owned()).collect();
     for token in &auth.tokens {
-        let secret = match &token.token {
-            JoinToken::Value(value) => shared_api::Secret::new(value.clone()),
-            JoinToken::File(path) => read_token(path)
-                .map_err(|source| RunError::TokenFile { path: path.display().to_string(), source })?,
+        let secrets = match &token.token {
+            JoinToken::Value(value) => vec![Secret::new(value.clone())],
+            JoinToken::File(path) => read_tokens(path).map_err(|source| RunError::TokenFile {
+                path: path.display().to_string(),
+                source,
+            })?,
         };
-        settings.static_tokens.push(StaticToken { roles: token.roles.clone(), token: secret });
+        let fixed = secrets
+            .into_iter()
+            .map(|secret| StaticToken { roles: token.roles.clone(), token: secret });
+        settings.static_tokens.extend(fixed);
     }
     if auth.session_recording.is_some() || auth.proxy_checks_host_keys.is_some() {
         let mut spec = RecordingSpec::default();
         spec.mode = auth.session_recording.unwrap_or(spec.mode);
-        spec.proxy_checks_host_keys = auth.proxy_checks_host_keys.unwrap_or(spec.proxy_checks_host_keys);
+        spec.proxy_checks_host_keys =
+            auth.proxy_checks_host_keys.unwrap_or(spec.proxy_checks_host_keys);
         settings.recording = Some(spec);
     }
     if auth.default_session_ttl.is_some() || auth.disconnect_expired_cert.is_some() {
         let mut spec = AuthPreferenceSpec::default();
         spec.default_session_ttl = auth.default_session_ttl.unwrap_or(spec.default_session_ttl);
-        spec.disconnect_expired_cert = auth.disconnect_expired_cert.unwrap_or(spec.disconnect_expired_cert);
+        spec.disconnect_expired_cert =
+            auth.disconnect_expired_cert.unwrap_or(spec.disconnect_expired_cert);
         settings.auth_preference = Some(spec);
     }
     let mut networking = NetworkingSpec::default();
-    networking.client_idle_timeout = auth.client_idle_timeout.unwrap_or(networking.client_idle_timeout);
-    networking.keep_alive_interval = auth.keep_alive_interval.unwrap_or(networking.keep_alive_interval);
-    networking.keep_alive_count_max = auth.keep_alive_count_max.unwrap_or(networking.keep_alive_count_max);
+    networking.client_idle_timeout =
+        auth.client_idle_timeout.unwrap_or(networking.client_idle_timeout);
+    networking.keep_alive_interval =
+        auth.keep_alive_interval.unwrap_or(networking.keep_alive_interval);
+    networking.keep_alive_count_max =
+        auth.keep_alive_count_max.unwrap_or(networking.keep_alive_count_max);
     networking.ssh_dial_timeout = auth.ssh_dial_timeout.unwrap_or(networking.ssh_dial_timeout);
     settings.networking = (networking != NetworkingSpec::default()).then_some(networking);
     Ok(settings)
@@ -245,42 +276,58 @@ struct ProxyHost<'a> {
 }
 
 impl ProxyHost<'_> {
-    async fn start(&self, auth: Option<&RunningAuth>, drain: &CancellationToken) -> Result<ProxyService, RunError> {
-        let (authority, path, protected): (Arc<dyn Authority>, Arc<dyn AuthPath>, Vec<SocketAddr>) = match auth {
-            Some(auth) => {
-                auth.service.set_proxy_address(self.public.clone());
-                let server = auth.server.clone();
-                let path = InProcessAuth::new(move |stream, client, ending| {
-                    let server = server.clone();
-                    Box::pin(async move { server.connection(stream, client, ending).await })
-                });
-                let authority = LocalAuthority::for_proxy(Arc::clone(&auth.service)).map_err(RunError::AuthApi)?;
-                let listen = self.config.auth.as_ref().map(|auth| auth.listen_addr);
-                (authority, Arc::new(path), listen.into_iter().collect())
-            }
-            None => {
-                let (authority, addr) = self.remote(drain).await?;
-                let resolved = tokio::net::lookup_host(addr.as_str()).await;
-                let protected = resolved.map(Iterator::collect).unwrap_or_default();
-                (authority, Arc::new(RemoteAuth::new(addr)), protected)
-            }
-        };
-        let mut settings = ProxySettings::new(self.dir.path().to_owned(), self.host_id, self.node_name);
+    async fn start(
+        &self,
+        auth: Option<&RunningAuth>,
+        drain: &CancellationToken,
+    ) -> Result<ProxyService, RunError> {
+        let (authority, path, protected): (Arc<dyn Authority>, Arc<dyn AuthPath>, Vec<SocketAddr>) =
+            match auth {
+                Some(auth) => {
+                    auth.service.set_proxy_address(self.public.clone());
+                    let server = auth.server.clone();
+                    let path = InProcessAuth::new(move |stream, client, ending| {
+                        let server = server.clone();
+                        Box::pin(async move { server.connection(stream, client, ending).await })
+                    });
+                    let authority = LocalAuthority::for_proxy(Arc::clone(&auth.service))
+                        .map_err(RunError::AuthApi)?;
+                    let listen = self.config.auth.as_ref().map(|auth| auth.listen_addr);
+                    (authority, Arc::new(path), listen.into_iter().collect())
+                }
+                None => {
+                    let (authority, addr) = self.remote(drain).await?;
+                    let resolved = tokio::net::lookup_host(addr.as_str()).await;
+                    let protected = resolved.map(Iterator::collect).unwrap_or_default();
+                    (authority, Arc::new(RemoteAuth::new(addr)), protected)
+                }
+            };
+        let mut settings =
+            ProxySettings::new(self.dir.path().to_owned(), self.host_id, self.node_name);
         settings.public.web = self.proxy.public_addr.clone();
         settings.public.ssh = self.proxy.ssh_public_addr.clone();
-        settings.https_keypairs =
-            self.proxy.https_keypairs.iter().map(|pair| (pair.cert_file.clone(), pair.key_file.clone())).collect();
+        settings.https_keypairs = self
+            .proxy
+            .https_keypairs
+            .iter()
+            .map(|pair| (pair.cert_file.clone(), pair.key_file.clone()))
+            .collect();
         settings.ssh_ciphers = self.proxy.ssh_ciphers.clone().unwrap_or_default();
         settings.cluster_addrs = protected;
         settings.exec_bucket = match self.proxy.exec_recording {
             ExecRecording::Full => None,
-            ExecRecording::Bucket { burst_bytes, bytes_per_second } => Some((burst_bytes, bytes_per_second)),
+            ExecRecording::Bucket { burst_bytes, bytes_per_second } => {
+                Some((burst_bytes, bytes_per_second))
+            }
         };
         ProxyService::new(settings, authority, path).await.map_err(RunError::Proxy)
     }
 
     /// Joins, or takes the identity of an earlier start, and follows the cluster's state.
-    async fn remote(&self, drain: &CancellationToken) -> Result<(Arc<dyn Authority>, String), RunError> {
+    async fn remote(
+        &self,
+        drain: &CancellationToken,
+    ) -> Result<(Arc<dyn Authority>, String), RunError> {
         let joiner = Arc::new(self.joiner());
         let client = joiner.client().await?;
         let mut away = false;

@@ -62,7 +62,8 @@ fn configuration(args: &StartArgs) -> Result<TeleportConfig, CliError> {
     let mut config = match &args.config {
         Some(path) => load(path)?,
         None if Path::new(USUAL_CONFIG).is_file() => load(Path::new(USUAL_CONFIG))?,
-        None => TeleportConfig::all_in_one(Path::new(USUAL_DATA_DIR)).map_err(|error| shown_config(&error))?,
+        None => TeleportConfig::all_in_one(Path::new(USUAL_DATA_DIR))
+            .map_err(|error| shown_config(&error))?,
     };
     if let Some(dir) = &args.data_dir {
         config.data_dir = dir.clone();
@@ -72,8 +73,11 @@ fn configuration(args: &StartArgs) -> Result<TeleportConfig, CliError> {
     }
     if let Some(token) = &args.token {
         let file = token.starts_with('/');
-        config.auth_token =
-            Some(if file { JoinToken::File(PathBuf::from(token)) } else { JoinToken::Value(token.clone()) });
+        config.auth_token = Some(if file {
+            JoinToken::File(PathBuf::from(token))
+        } else {
+            JoinToken::Value(token.clone())
+        });
     }
     if let Some(addr) = &args.auth_server {
         config.auth_servers = vec![addr.clone()];
@@ -90,11 +94,14 @@ fn choose_roles(config: &mut TeleportConfig, roles: &[Role]) -> Result<(), CliEr
     if roles.is_empty() {
         return Ok(());
     }
-    for (role, there, name) in
-        [(Role::Auth, config.auth.is_some(), "auth"), (Role::Proxy, config.proxy.is_some(), "proxy")]
-    {
+    for (role, there, name) in [
+        (Role::Auth, config.auth.is_some(), "auth"),
+        (Role::Proxy, config.proxy.is_some(), "proxy"),
+    ] {
         if roles.contains(&role) && !there {
-            return Err(CliError::usage(format!("--roles names {name}, but {name}_service is not enabled")));
+            return Err(CliError::usage(format!(
+                "--roles names {name}, but {name}_service is not enabled"
+            )));
         }
     }
     if !roles.contains(&Role::Auth) {
@@ -104,7 +111,9 @@ fn choose_roles(config: &mut TeleportConfig, roles: &[Role]) -> Result<(), CliEr
         config.proxy = None;
     }
     if config.auth.is_none() && config.auth_servers.is_empty() {
-        return Err(CliError::usage("a proxy without the auth service needs --auth-server or teleport.auth_server"));
+        return Err(CliError::usage(
+            "a proxy without the auth service needs --auth-server or teleport.auth_server",
+        ));
     }
     Ok(())
 }

@@ -49,6 +49,10 @@ mod tests {
     fn outside_and_inside_of_a_session() {
         assert_eq!(describe(|_| None), "You are not inside of a Teleport SSH session\n");
         let text = describe(|name| Some(name.to_lowercase()));
-        assert!(text.starts_with("User ID     : ssh_teleport_user, logged in as user from ssh_client\n"));
+        assert!(
+            text.starts_with(
+                "User ID     : ssh_teleport_user, logged in as user from ssh_client\n"
+            )
+        );
     }
 }

@@ -124,7 +124,7 @@ impl SshProxy {
         if !self.failures.admit(peer.ip(), Instant::now()) {
             return;
         }
-        let event = events::not_admitted(user, why, events::connection(peer, None));
+        let event = events::not_admitted(user, why, events::connection(peer, None), self.settings.host_id);
         if let Err(err) = self.events.emit(vec![event]).await {
             tracing::error!(error = %err, "audit event is lost");
         }

@@ -89,8 +89,8 @@ async fn connect(login: &str) -> (client::Handle<WithAgent>, tokio::task::JoinHa
     let config = server_config(&host, ciphers_for(None, &[]), &ServerLimits::default());
     let (key, certificate) = service.0.user("joe");
     let server = tokio::spawn(serve_outer(service, far, config, DEADLINE, CancellationToken::new()));
-    let mut preferred = russh::Preferred::default();
-    preferred.host_key_certificates = std::borrow::Cow::Owned(vec![russh::keys::Algorithm::Ed25519]);
+    let host_key_certificates = std::borrow::Cow::Owned(vec![russh::keys::Algorithm::Ed25519]);
+    let preferred = russh::Preferred { host_key_certificates, ..russh::Preferred::default() };
     let config = client::Config { preferred, ..client::Config::default() };
     let mut handle = client::connect_stream(Arc::new(config), near, WithAgent).await.unwrap();
     let key = Arc::new(key.private().clone());

@@ -73,16 +73,25 @@ pub struct AuthPreferenceSpec {
     pub okta: Option<Value>,
 }
 
-fn second_factor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+fn second_factor<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
     // `on` and `off` are booleans to a YAML reader.
     Ok(match Option::<Value>::deserialize(deserializer)? {
         None | Some(Value::Null) => None,
         Some(Value::Bool(on)) => Some(if on { "on" } else { "off" }.to_owned()),
-        Some(Value::String(text)) if matches!(text.as_str(), "on" | "off" | "otp" | "webauthn" | "optional" | "u2f") => Some(text),
+        Some(Value::String(text))
+            if matches!(text.as_str(), "on" | "off" | "otp" | "webauthn" | "optional" | "u2f") =>
+        {
+            Some(text)
+        }
         Some(other) => {
             let text = other.to_string();
             let expected = "one of on, off, otp, webauthn, optional";
-            return Err(serde::de::Error::invalid_value(serde::de::Unexpected::Other(&text), &expected));
+            return Err(serde::de::Error::invalid_value(
+                serde::de::Unexpected::Other(&text),
+                &expected,
+            ));
         }
     })
 }

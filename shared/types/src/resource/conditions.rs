@@ -183,7 +183,17 @@ pub struct KubernetesResource {
 }
 
 const VERBS: [&str; 11] = [
-    "*", "list", "create", "read", "readnosecrets", "update", "delete", "rotate", "use", "enroll", "create_enroll_token",
+    "*",
+    "list",
+    "create",
+    "read",
+    "readnosecrets",
+    "update",
+    "delete",
+    "rotate",
+    "use",
+    "enroll",
+    "create_enroll_token",
 ];
 
 impl RoleConditions {
@@ -212,10 +222,16 @@ impl RoleConditions {
         for (index, rule) in self.rules.iter().enumerate() {
             let field = |name: &str| format!("{at}.rules[{index}].{name}");
             if rule.resources.is_empty() {
-                return Err(ResourceError::Field { field: field("resources"), why: "is empty".to_owned() });
+                return Err(ResourceError::Field {
+                    field: field("resources"),
+                    why: "is empty".to_owned(),
+                });
             }
             if rule.verbs.is_empty() {
-                return Err(ResourceError::Field { field: field("verbs"), why: "is empty".to_owned() });
+                return Err(ResourceError::Field {
+                    field: field("verbs"),
+                    why: "is empty".to_owned(),
+                });
             }
             if let Some(verb) = rule.verbs.iter().find(|verb| !VERBS.contains(&verb.as_str())) {
                 let why = format!("unknown verb {verb:?}, expected one of {}", VERBS.join(", "));

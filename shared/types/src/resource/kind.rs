@@ -22,7 +22,9 @@ pub enum ResourceKind {
 
 /// The text names no kind this release has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unsupported resource: {0:?} - resources should be expressed as 'type/name', for example 'connector/github'")]
+#[error(
+    "unsupported resource: {0:?} - resources should be expressed as 'type/name', for example 'connector/github'"
+)]
 pub struct ParseKindError(String);
 
 impl ResourceKind {
@@ -75,8 +77,12 @@ impl std::str::FromStr for ResourceKind {
             "session_recording_config" | "recconfig" | "recording_config" | "session_recording" => {
                 ResourceKind::SessionRecordingConfig
             }
-            "cluster_auth_preference" | "cluster_authentication_preferences" | "cap" => ResourceKind::ClusterAuthPreference,
-            "cluster_networking_config" | "netconfig" | "networking" => ResourceKind::ClusterNetworkingConfig,
+            "cluster_auth_preference" | "cluster_authentication_preferences" | "cap" => {
+                ResourceKind::ClusterAuthPreference
+            }
+            "cluster_networking_config" | "netconfig" | "networking" => {
+                ResourceKind::ClusterNetworkingConfig
+            }
             _ => return Err(ParseKindError(text.chars().take(64).collect())),
         })
     }
@@ -108,7 +114,10 @@ impl ResourceRef {
     /// Parses `KIND[/NAME][,KIND/NAME…]` or `all`; a comma inside a name is written `\,`.
     pub fn parse_list(text: &str) -> Result<Vec<ResourceRef>, ParseKindError> {
         if text.trim() == "all" {
-            return Ok(ResourceKind::ALL.into_iter().map(|kind| ResourceRef { kind, name: None }).collect());
+            return Ok(ResourceKind::ALL
+                .into_iter()
+                .map(|kind| ResourceRef { kind, name: None })
+                .collect());
         }
         let mut parts = vec![String::new()];
         let mut characters = text.chars().peekable();

@@ -18,7 +18,8 @@ pub use kind::{ParseKindError, ResourceKind, ResourceRef};
 pub use networking::{ClusterNetworkingConfig, NetworkingSpec, TunnelStrategy};
 pub use object::{Metadata, Object, Resource, ResourceError, Spec};
 pub use options::{
-    CertExtension, CertFormat, ForwardSwitch, RecordSession, RoleOptions, SessionMfa, SshPortForwarding, Strictness,
+    CertExtension, CertFormat, ForwardSwitch, RecordSession, RoleOptions, SessionMfa,
+    SshPortForwarding, Strictness,
 };
 pub use recording::{RecordingMode, RecordingSpec, SessionRecordingConfig, UnknownRecordingMode};
 pub use role::{Role, RoleSpec};

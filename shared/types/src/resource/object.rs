@@ -3,7 +3,10 @@
 //! A document is refused when it has a field this release does not know: a misspelt `deny` would otherwise
 //! silently allow.
 
-use super::{ClusterAuthPreference, ClusterNetworkingConfig, ProvisionToken, ResourceKind, Role, SessionRecordingConfig, User};
+use super::{
+    ClusterAuthPreference, ClusterNetworkingConfig, ProvisionToken, ResourceKind, Role,
+    SessionRecordingConfig, User,
+};
 use crate::{Labels, NameError, flex};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -196,7 +199,8 @@ impl<S: Spec> Object<S> {
                 let found = self.metadata.name.chars().take(64).collect();
                 return Err(ResourceError::SingletonName { kind, found, expected });
             }
-            _ => S::check_name(&self.metadata.name).map_err(|source| ResourceError::Name { kind, source })?,
+            _ => S::check_name(&self.metadata.name)
+                .map_err(|source| ResourceError::Name { kind, source })?,
         }
         self.spec.check()
     }
@@ -335,15 +339,20 @@ impl Resource {
     /// Reads a document that must be of one kind.
     pub fn from_json_of(kind: ResourceKind, document: Value) -> Result<Resource, ResourceError> {
         fn read<S: Spec>(document: Value) -> Result<Object<S>, ResourceError> {
-            serde_json::from_value(document).map_err(|source| ResourceError::Shape { kind: S::KIND, source })
+            serde_json::from_value(document)
+                .map_err(|source| ResourceError::Shape { kind: S::KIND, source })
         }
         Ok(match kind {
             ResourceKind::Role => Resource::Role(read(document)?),
             ResourceKind::User => Resource::User(read(document)?),
             ResourceKind::Token => Resource::Token(read(document)?),
-            ResourceKind::SessionRecordingConfig => Resource::SessionRecordingConfig(read(document)?),
+            ResourceKind::SessionRecordingConfig => {
+                Resource::SessionRecordingConfig(read(document)?)
+            }
             ResourceKind::ClusterAuthPreference => Resource::ClusterAuthPreference(read(document)?),
-            ResourceKind::ClusterNetworkingConfig => Resource::ClusterNetworkingConfig(read(document)?),
+            ResourceKind::ClusterNetworkingConfig => {
+                Resource::ClusterNetworkingConfig(read(document)?)
+            }
         })
     }
 

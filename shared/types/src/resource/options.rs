@@ -5,7 +5,9 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
 /// Whether a session goes on when it cannot be recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Strictness {
     /// It goes on, and the failure is an event.

@@ -9,7 +9,8 @@ const READ_WRITE: &[&str] = &["list", "create", "read", "update", "delete"];
 const READ: &[&str] = &["list", "read"];
 const READ_WRITE_USE: &[&str] = &["list", "create", "read", "update", "delete", "use"];
 const READ_USE: &[&str] = &["list", "read", "use"];
-const DEVICE: &[&str] = &["list", "create", "read", "update", "delete", "create_enroll_token", "enroll"];
+const DEVICE: &[&str] =
+    &["list", "create", "read", "update", "delete", "create_enroll_token", "enroll"];
 
 const EDITOR: &[(&str, &[&str])] = &[
     ("user", READ_WRITE),
@@ -151,7 +152,12 @@ impl Role {
                 verbs: vec!["*".to_owned()],
                 ..KubernetesResource::default()
             }],
-            rules: vec![rule("event", READ), own_sessions, rule("instance", READ), rule("cluster_maintenance_config", READ)],
+            rules: vec![
+                rule("event", READ),
+                own_sessions,
+                rule("instance", READ),
+                rule("cluster_maintenance_config", READ),
+            ],
             ..RoleConditions::default()
         };
         preset("access", "Access cluster resources", options(true), allow)

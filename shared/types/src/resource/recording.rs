@@ -1,13 +1,15 @@
 //! How sessions are recorded.
 
-use super::object::{Object, Spec};
 use super::ResourceKind;
+use super::object::{Object, Spec};
 use crate::{NameError, flex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Where sessions are recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecordingMode {
     /// Nowhere.
@@ -30,8 +32,13 @@ pub struct UnknownRecordingMode(String);
 
 impl RecordingMode {
     /// All modes.
-    pub const ALL: [RecordingMode; 5] =
-        [RecordingMode::Off, RecordingMode::Node, RecordingMode::NodeSync, RecordingMode::Proxy, RecordingMode::ProxySync];
+    pub const ALL: [RecordingMode; 5] = [
+        RecordingMode::Off,
+        RecordingMode::Node,
+        RecordingMode::NodeSync,
+        RecordingMode::Proxy,
+        RecordingMode::ProxySync,
+    ];
 
     /// The name as documents write it.
     pub fn as_str(self) -> &'static str {
@@ -103,7 +110,11 @@ impl serde::de::Visitor<'_> for ModeVisitor {
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<RecordingMode, E> {
-        if value { Err(E::invalid_value(serde::de::Unexpected::Bool(value), &self)) } else { Ok(RecordingMode::Off) }
+        if value {
+            Err(E::invalid_value(serde::de::Unexpected::Bool(value), &self))
+        } else {
+            Ok(RecordingMode::Off)
+        }
     }
 }
 

@@ -63,7 +63,9 @@ impl Role {
             if allow.node_labels.is_empty() && !allow.logins.is_empty() {
                 allow.node_labels = everything();
             }
-            for labels in [&mut allow.app_labels, &mut allow.kubernetes_labels, &mut allow.db_labels] {
+            for labels in
+                [&mut allow.app_labels, &mut allow.kubernetes_labels, &mut allow.db_labels]
+            {
                 if labels.is_empty() {
                     *labels = everything();
                 }

@@ -38,16 +38,34 @@ fn reads_a_role_as_people_write_it() {
 fn an_unknown_field_is_refused_everywhere() {
     let role = |spec: serde_json::Value| json!({"kind": "role", "version": "v7", "metadata": {"name": "x"}, "spec": spec});
     for (document, expected) in [
-        (role(json!({"denny": {}})), "role document: unknown field `denny`, expected one of `options`, `allow`, `deny`"),
+        (
+            role(json!({"denny": {}})),
+            "role document: unknown field `denny`, expected one of `options`, `allow`, `deny`",
+        ),
         (role(json!({"allow": {"loggins": ["root"]}})), "unknown field `loggins`"),
         (role(json!({"options": {"forward_agents": true}})), "unknown field `forward_agents`"),
         (json!({"kind": "role", "metadata": {"nam": "x"}, "spec": {}}), "unknown field `nam`"),
-        (json!({"kind": "role", "metadata": {"name": "x"}, "spec": {}, "specs": {}}), "unknown field `specs`"),
-        (json!({"kind": "user", "metadata": {"name": "x"}, "spec": {"role": ["access"]}}), "unknown field `role`"),
-        (json!({"kind": "session_recording_config", "spec": {"mod": "proxy"}}), "unknown field `mod`"),
-        (json!({"kind": "cluster_auth_preference", "spec": {"typ": "local"}}), "unknown field `typ`"),
+        (
+            json!({"kind": "role", "metadata": {"name": "x"}, "spec": {}, "specs": {}}),
+            "unknown field `specs`",
+        ),
+        (
+            json!({"kind": "user", "metadata": {"name": "x"}, "spec": {"role": ["access"]}}),
+            "unknown field `role`",
+        ),
+        (
+            json!({"kind": "session_recording_config", "spec": {"mod": "proxy"}}),
+            "unknown field `mod`",
+        ),
+        (
+            json!({"kind": "cluster_auth_preference", "spec": {"typ": "local"}}),
+            "unknown field `typ`",
+        ),
         (json!({"kind": "cluster_networking_config", "spec": {"x": 1}}), "unknown field `x`"),
-        (json!({"kind": "token", "metadata": {"name": "x"}, "spec": {"roles": ["Proxy"], "x": 1}}), "unknown field `x`"),
+        (
+            json!({"kind": "token", "metadata": {"name": "x"}, "spec": {"roles": ["Proxy"], "x": 1}}),
+            "unknown field `x`",
+        ),
     ] {
         let text = error(document);
         assert!(text.contains(expected), "{text}");
@@ -60,7 +78,10 @@ fn errors_name_the_thing() {
     for (document, expected) in [
         (json!({"version": "v7"}), "resource has no kind, expected one of role, user, token"),
         (json!({"kind": "rol"}), "unsupported resource: \"rol\""),
-        (json!({"kind": "role", "version": "v7", "spec": {}}), "role document: role has no metadata.name"),
+        (
+            json!({"kind": "role", "version": "v7", "spec": {}}),
+            "role document: role has no metadata.name",
+        ),
         (
             json!({"kind": "role", "version": "v9", "metadata": {"name": "x"}, "spec": {}}),
             "role document: role has no version \"v9\", expected one of v3, v4, v5, v6, v7, v8",
@@ -114,7 +135,9 @@ fn singletons_name_themselves() {
     assert_eq!(config.spec.mode, RecordingMode::Proxy);
     assert!(!config.spec.proxy_checks_host_keys);
     let off = json!({"kind": "session_recording_config", "spec": {"mode": false}});
-    let Resource::SessionRecordingConfig(config) = Resource::from_json(off).unwrap() else { panic!("wrong kind") };
+    let Resource::SessionRecordingConfig(config) = Resource::from_json(off).unwrap() else {
+        panic!("wrong kind")
+    };
     assert_eq!(config.spec.mode, RecordingMode::Off);
 }
 

@@ -1,7 +1,7 @@
 //! Join tokens.
 
-use super::object::{Object, ResourceError, Spec};
 use super::ResourceKind;
+use super::object::{Object, ResourceError, Spec};
 use crate::{Labels, NameError, SystemRole, flex};
 use serde::{Deserialize, Serialize};
 
@@ -47,15 +47,25 @@ impl Spec for TokenSpec {
     }
 
     fn check(&self) -> Result<(), ResourceError> {
-        let refuse = |field: &str, why: String| Err(ResourceError::Field { field: field.to_owned(), why });
+        let refuse =
+            |field: &str, why: String| Err(ResourceError::Field { field: field.to_owned(), why });
         if self.join_method != "token" {
-            return refuse("spec.join_method", format!("unknown join method {:?}, expected token", self.join_method));
+            return refuse(
+                "spec.join_method",
+                format!("unknown join method {:?}, expected token", self.join_method),
+            );
         }
         if self.roles.is_empty() {
-            return refuse("spec.roles", "is empty, expected at least one of Auth, Proxy, Node".to_owned());
+            return refuse(
+                "spec.roles",
+                "is empty, expected at least one of Auth, Proxy, Node".to_owned(),
+            );
         }
         if self.roles.contains(&SystemRole::Admin) {
-            return refuse("spec.roles", "no service joins as Admin, expected Auth, Proxy or Node".to_owned());
+            return refuse(
+                "spec.roles",
+                "no service joins as Admin, expected Auth, Proxy or Node".to_owned(),
+            );
         }
         Ok(())
     }

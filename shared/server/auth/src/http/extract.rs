@@ -16,7 +16,7 @@ use crate::error::AuthError;
 use crate::service::AuthService;
 
 /// Any caller with a valid certificate.
-pub(crate) struct Known(pub(crate) Caller);
+pub(crate) struct Known;
 
 /// A user, or the local administrator.
 pub(crate) struct UserOrAdmin(pub(crate) Caller);
@@ -40,11 +40,9 @@ pub(crate) struct Query<T>(pub(crate) T);
 pub(crate) struct Path<T>(pub(crate) T);
 
 fn peer(parts: &Parts) -> Result<Peer, AuthError> {
-    parts
-        .extensions
-        .get::<Peer>()
-        .cloned()
-        .ok_or_else(|| AuthError::internal("find the peer of a request", "the server did not set it"))
+    parts.extensions.get::<Peer>().cloned().ok_or_else(|| {
+        AuthError::internal("find the peer of a request", "the server did not set it")
+    })
 }
 
 async fn caller(parts: &Parts, service: &AuthService) -> Result<Caller, AuthError> {
@@ -59,7 +57,10 @@ macro_rules! extract_caller {
     ($name:ident, $caller:ident => $check:expr) => {
         impl FromRequestParts<Arc<AuthService>> for $name {
             type Rejection = Refusal;
-            async fn from_request_parts(parts: &mut Parts, service: &Arc<AuthService>) -> Result<Self, Refusal> {
+            async fn from_request_parts(
+                parts: &mut Parts,
+                service: &Arc<AuthService>,
+            ) -> Result<Self, Refusal> {
                 let $caller = caller(parts, service).await?;
                 if $check {
                     Ok(Self($caller))
@@ -71,14 +72,27 @@ macro_rules! extract_caller {
     };
 }
 
-extract_caller!(Known, caller => true);
+impl FromRequestParts<Arc<AuthService>> for Known {
+    type Rejection = Refusal;
+    async fn from_request_parts(
+        parts: &mut Parts,
+        service: &Arc<AuthService>,
+    ) -> Result<Self, Refusal> {
+        caller(parts, service).await?;
+        Ok(Self)
+    }
+}
+
 extract_caller!(UserOrAdmin, caller => caller.is_user() || caller.is_admin());
 extract_caller!(ProxyOnly, caller => caller.is_proxy());
 extract_caller!(Service, caller => caller.is_service());
 
 impl FromRequestParts<Arc<AuthService>> for Anybody {
     type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, service: &Arc<AuthService>) -> Result<Self, Refusal> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        service: &Arc<AuthService>,
+    ) -> Result<Self, Refusal> {
         let peer = peer(parts)?;
         service.anonymous_turn(peer.address.ip(), Instant::now())?;
         Ok(Self(peer.address))

@@ -13,12 +13,13 @@ use axum::routing::{get, patch, post, put};
 use http::{HeaderValue, header};
 use serde_json::Value;
 use shared_api::{
-    AuthoritiesReply, ClusterState, CompleteUpload, CreateTokenReply, CreateTokenRequest, EmitRequest, ExportQuery,
-    ForceQuery, HostCertReply, HostCertRequest, InviteInfo, InviteInfoRequest, InviteUserRequest, JoinReply,
-    JoinRequest, LoginReply, LoginRequest, MeReply, NodesReply, ProxyHostCertRequest, QueryReply, QueryRequest,
-    RecordingsQuery, RecordingsReply, RenewRequest, ResetUserRequest, ResourceList, ResourceReply,
-    SessionRecordingReply, SignupReply, SignupRequest, StateQuery, StatusReply, UpdateUserRequest, UserCertsRequest,
-    UserTokenReply, limits, paths,
+    AuthoritiesReply, ClusterState, CompleteUpload, CreateTokenReply, CreateTokenRequest,
+    EmitRequest, ExportQuery, ForceQuery, HostCertReply, HostCertRequest, InviteInfo,
+    InviteInfoRequest, InviteUserRequest, JoinReply, JoinRequest, LoginReply, LoginRequest,
+    MeReply, NodesReply, ProxyHostCertRequest, QueryReply, QueryRequest, RecordingsQuery,
+    RecordingsReply, RenewRequest, ResetUserRequest, ResourceList, ResourceReply,
+    SessionRecordingReply, SignupReply, SignupRequest, StateQuery, StatusReply, UpdateUserRequest,
+    UserCertsRequest, UserTokenReply, limits, paths,
 };
 use shared_types::{SessionId, UserName};
 use uuid::Uuid;
@@ -72,7 +73,9 @@ pub(crate) fn router(service: Arc<AuthService>) -> Router {
 async fn limit_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Refusal::from(AuthError::unavailable("the request took too long")).into_response(),
+        Err(_) => {
+            Refusal::from(AuthError::unavailable("the request took too long")).into_response()
+        }
     }
 }
 
@@ -86,19 +89,35 @@ async fn unknown_method() -> Refusal {
 
 // Without a certificate.
 
-async fn login(Anybody(from): Anybody, State(auth): Auth, Body(ask): Body<LoginRequest>) -> Reply<LoginReply> {
+async fn login(
+    Anybody(from): Anybody,
+    State(auth): Auth,
+    Body(ask): Body<LoginRequest>,
+) -> Reply<LoginReply> {
     Ok(Json(auth.login(ask, from).await?))
 }
 
-async fn invite_info(_: Anybody, State(auth): Auth, Body(ask): Body<InviteInfoRequest>) -> Reply<InviteInfo> {
+async fn invite_info(
+    _: Anybody,
+    State(auth): Auth,
+    Body(ask): Body<InviteInfoRequest>,
+) -> Reply<InviteInfo> {
     Ok(Json(auth.invite_info(&ask.token).await?))
 }
 
-async fn signup(Anybody(from): Anybody, State(auth): Auth, Body(ask): Body<SignupRequest>) -> Reply<SignupReply> {
+async fn signup(
+    Anybody(from): Anybody,
+    State(auth): Auth,
+    Body(ask): Body<SignupRequest>,
+) -> Reply<SignupReply> {
     Ok(Json(auth.signup(ask, from).await?))
 }
 
-async fn join(Anybody(from): Anybody, State(auth): Auth, Body(ask): Body<JoinRequest>) -> Reply<JoinReply> {
+async fn join(
+    Anybody(from): Anybody,
+    State(auth): Auth,
+    Body(ask): Body<JoinRequest>,
+) -> Reply<JoinReply> {
     Ok(Json(auth.join(ask, from).await?))
 }
 
@@ -108,7 +127,11 @@ async fn authorities(_: Anybody, State(auth): Auth) -> Reply<AuthoritiesReply> {
 
 // Users and the administrator; some also services.
 
-async fn export(_: Known, State(auth): Auth, Query(ask): Query<ExportQuery>) -> Result<String, Refusal> {
+async fn export(
+    _: Known,
+    State(auth): Auth,
+    Query(ask): Query<ExportQuery>,
+) -> Result<String, Refusal> {
     Ok(auth.export(ask.kind.as_deref())?)
 }
 
@@ -254,7 +277,11 @@ async fn recording(
 
 // Services of the cluster.
 
-async fn renew(Service(caller): Service, State(auth): Auth, Body(ask): Body<RenewRequest>) -> Reply<JoinReply> {
+async fn renew(
+    Service(caller): Service,
+    State(auth): Auth,
+    Body(ask): Body<RenewRequest>,
+) -> Reply<JoinReply> {
     Ok(Json(auth.renew(&caller, ask).await?))
 }
 
@@ -266,11 +293,19 @@ async fn sign_proxy_host(
     Ok(Json(auth.sign_proxy_host(&caller, ask).await?))
 }
 
-async fn cluster_state(_: ProxyOnly, State(auth): Auth, Query(ask): Query<StateQuery>) -> Reply<Arc<ClusterState>> {
+async fn cluster_state(
+    _: ProxyOnly,
+    State(auth): Auth,
+    Query(ask): Query<StateQuery>,
+) -> Reply<Arc<ClusterState>> {
     Ok(Json(auth.next_state(ask.after).await))
 }
 
-async fn emit(Service(caller): Service, State(auth): Auth, Body(ask): Body<EmitRequest>) -> Reply<Value> {
+async fn emit(
+    Service(caller): Service,
+    State(auth): Auth,
+    Body(ask): Body<EmitRequest>,
+) -> Reply<Value> {
     auth.emit(&caller, ask.decode().map_err(AuthError::from)?).await?;
     Ok(Json(empty()))
 }

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -30,6 +31,10 @@ const PING: Duration = Duration::from_secs(30);
 const STREAMS: u32 = 256;
 /// How long running requests may go on once the end was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
+/// A connection without a request for so long is closed; a client that needs it again makes a new one.
+const IDLE: Duration = Duration::from_secs(300);
+/// Connections at a time, and from one address; behind one address may be a proxy with many users.
+const CONNECTIONS: (usize, usize) = (16_384, 4_096);
 
 /// Serves the auth API on TCP listeners and on streams that others accepted.
 #[derive(Clone)]
@@ -45,7 +50,8 @@ impl AuthServer {
 
     /// Accepts until `shutdown`, then returns when the connections have ended their running requests.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Drained {
-        let limits = AcceptLimits { connections: 8192, per_peer: 8192, drain: DRAIN };
+        let limits =
+            AcceptLimits { connections: CONNECTIONS.0, per_peer: CONNECTIONS.1, drain: DRAIN };
         shared_transport::serve(listener, limits, shutdown, |stream, address, ending| {
             let server = self.clone();
             async move { server.connection(stream, address, ending).await }
@@ -60,7 +66,9 @@ impl AuthServer {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let tls = match shared_transport::tls::accept(Arc::clone(&self.tls), stream, HANDSHAKE).await {
+        let tls = match shared_transport::tls::accept(Arc::clone(&self.tls), stream, HANDSHAKE)
+            .await
+        {
             Ok(tls) => tls,
             Err(error) => {
                 tracing::debug!(peer = %address, error = %crate::error::chain(&error), "connection refused");
@@ -75,16 +83,21 @@ impl AuthServer {
             .map(|certificate| Arc::<[u8]>::from(certificate.as_ref()));
         let peer = Peer { address, certificate };
         let router = self.router.clone();
-        let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let router = router.clone();
-            let peer = peer.clone();
-            async move {
-                let mut request = request.map(axum::body::Body::new);
-                request.extensions_mut().insert(peer);
-                let answer: Result<_, Infallible> = router.oneshot(request).await;
-                answer
-            }
-        });
+        let activity = Arc::new(Activity::default());
+        let counted = Arc::clone(&activity);
+        let service =
+            hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let router = router.clone();
+                let peer = peer.clone();
+                let running = Activity::begin(&counted);
+                async move {
+                    let _running = running;
+                    let mut request = request.map(axum::body::Body::new);
+                    request.extensions_mut().insert(peer);
+                    let answer: Result<_, Infallible> = router.oneshot(request).await;
+                    answer
+                }
+            });
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
         builder
@@ -98,7 +111,7 @@ impl AuthServer {
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = ending.cancelled() => {
+            () = ending_or_idle(&ending, &activity) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -106,5 +119,41 @@ impl AuthServer {
         if let Err(error) = ended {
             tracing::debug!(peer = %address, error = %error, "connection");
         }
+    }
+}
+
+/// Requests of one connection: how many run, and how many ran.
+#[derive(Default)]
+struct Activity {
+    running: AtomicU64,
+    begun: AtomicU64,
+}
+
+/// One request that runs.
+struct Running(Arc<Activity>);
+
+impl Activity {
+    fn begin(this: &Arc<Self>) -> Running {
+        this.running.fetch_add(1, Ordering::Relaxed);
+        this.begun.fetch_add(1, Ordering::Relaxed);
+        Running(Arc::clone(this))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Comes back when the service ends, or when nothing was asked for a while.
+async fn ending_or_idle(ending: &CancellationToken, activity: &Activity) {
+    let mut seen = 0;
+    while ending.run_until_cancelled(tokio::time::sleep(IDLE)).await.is_some() {
+        let begun = activity.begun.load(Ordering::Relaxed);
+        if begun == seen && activity.running.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        seen = begun;
     }
 }

@@ -4,8 +4,9 @@ use chrono::Duration;
 use serde_json::json;
 use server_store::Backend;
 use shared_api::{
-    CreateTokenRequest, ErrorKind, HostCertRequest, InviteInfoRequest, InviteUserRequest, JoinRequest,
-    ProxyHostCertRequest, ResetUserRequest, Secret, SignupRequest, UpdateUserRequest, UserCertsRequest,
+    CreateTokenRequest, ErrorKind, HostCertRequest, InviteInfoRequest, InviteUserRequest,
+    JoinRequest, ProxyHostCertRequest, ResetUserRequest, Secret, SignupRequest, UpdateUserRequest,
+    UserCertsRequest,
 };
 use shared_pki::{parse_certificate_line, verify};
 use shared_types::{HostId, SystemRole, Traits};
@@ -23,7 +24,10 @@ async fn the_first_start_makes_the_cluster_and_the_second_finds_it() {
     let folder = tempfile::tempdir().unwrap();
     let bed = Bed::open(settings(folder.path())).await;
     let state = bed.service.current_state();
-    assert_eq!(state.roles.keys().map(ToString::to_string).collect::<Vec<_>>(), ["access", "auditor", "editor"]);
+    assert_eq!(
+        state.roles.keys().map(ToString::to_string).collect::<Vec<_>>(),
+        ["access", "auditor", "editor"]
+    );
     let pins = bed.service.ca_pins().unwrap();
     assert!(pins[0].starts_with("sha256:"));
     bed.service.close().await;
@@ -38,7 +42,10 @@ async fn the_first_start_makes_the_cluster_and_the_second_finds_it() {
     let mut other = settings(folder.path());
     other.cluster_name = Some(name("other.test"));
     let refused = AuthService::open(other).await.unwrap_err().to_string();
-    assert!(refused.contains("\"other.test\"") && refused.contains("fixed at the first start"), "{refused}");
+    assert!(
+        refused.contains("\"other.test\"") && refused.contains("fixed at the first start"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -52,13 +59,25 @@ async fn an_invitation_is_good_once_and_for_its_time() {
     };
     let first = bed.service.invite_user(&bed.admin(), ask("alice")).await.unwrap();
     assert_eq!(first.token.expose().len(), 32);
-    assert_eq!(kind(bed.service.invite_user(&bed.admin(), ask("alice")).await), ErrorKind::AlreadyExists);
+    assert_eq!(
+        kind(bed.service.invite_user(&bed.admin(), ask("alice")).await),
+        ErrorKind::AlreadyExists
+    );
     let info = bed.service.invite_info(&first.token).await.unwrap();
     assert_eq!((info.user.as_str(), info.reset), ("alice", false));
-    let signup = |token: &Secret, password: &str| SignupRequest { token: token.clone(), password: Secret::new(password) };
-    assert_eq!(kind(bed.service.signup(signup(&first.token, "short"), here()).await), ErrorKind::BadRequest);
+    let signup = |token: &Secret, password: &str| SignupRequest {
+        token: token.clone(),
+        password: Secret::new(password),
+    };
+    assert_eq!(
+        kind(bed.service.signup(signup(&first.token, "short"), here()).await),
+        ErrorKind::BadRequest
+    );
     bed.service.signup(signup(&first.token, PASSWORD), here()).await.unwrap();
-    assert_eq!(kind(bed.service.signup(signup(&first.token, PASSWORD), here()).await), ErrorKind::NotFound);
+    assert_eq!(
+        kind(bed.service.signup(signup(&first.token, PASSWORD), here()).await),
+        ErrorKind::NotFound
+    );
     // Another link replaces the one before it.
     let reset = ResetUserRequest::default();
     let second = bed.service.reset_user(&bed.admin(), &name("alice"), reset.clone()).await.unwrap();
@@ -67,7 +86,10 @@ async fn an_invitation_is_good_once_and_for_its_time() {
     assert_eq!(kind(bed.service.invite_info(&second.token).await), ErrorKind::NotFound);
     assert!(bed.service.invite_info(&third.token).await.unwrap().reset);
     bed.advance(Duration::hours(9));
-    assert_eq!(kind(bed.service.signup(signup(&third.token, PASSWORD), here()).await), ErrorKind::NotFound);
+    assert_eq!(
+        kind(bed.service.signup(signup(&third.token, PASSWORD), here()).await),
+        ErrorKind::NotFound
+    );
     // The token itself is nowhere in the store.
     let all = bed.service.backend.all(&server_store::Key::root()).await.unwrap();
     assert!(all.iter().all(|item| {
@@ -85,7 +107,10 @@ async fn a_login_gives_both_certificates_after_the_events() {
     let reply = bed.login("joe", PASSWORD, &keys).await.unwrap();
     let cert = parse_certificate_line(&reply.ssh_cert).unwrap();
     let principals = cert.valid_principals();
-    assert!(principals.contains(&"root".to_owned()) && principals.contains(&"joe".to_owned()), "{principals:?}");
+    assert!(
+        principals.contains(&"root".to_owned()) && principals.contains(&"joe".to_owned()),
+        "{principals:?}"
+    );
     assert_eq!(cert.key_id(), "joe");
     let der = shared_transport::tls::certs_from_pem(reply.tls_cert.as_bytes()).unwrap();
     let identity = verify::tls_peer(&der[0], &reply.authorities, bed.service.now()).unwrap();
@@ -130,15 +155,54 @@ async fn the_role_limits_the_ttl_and_a_renewal_does_not_extend_it() {
 }
 
 #[tokio::test]
+async fn options_of_roles_reach_the_certificates() {
+    let bed = Bed::new().await;
+    let document = json!({"kind": "role", "version": "v7", "metadata": {"name": "pinned"}, "spec": {
+        "options": {"pin_source_ip": true, "forward_agent": true, "port_forwarding": false, "cert_extensions": [
+            {"type": "ssh", "mode": "extension", "name": "login@github.com", "value": "{{external.hub}}"},
+            {"type": "ssh", "mode": "extension", "name": "teleport-roles", "value": "editor"}]},
+        "allow": {"logins": ["root", "{{internal.logins}}"], "node_labels": {"*": "*"}},
+        "deny": {"logins": ["root"]}}});
+    bed.service.create_resource(&bed.admin(), "role", document, false).await.unwrap();
+    bed.user("joe", &["pinned"], &["joe"]).await;
+    let mut ask = UpdateUserRequest::default();
+    ask.traits.insert("hub".to_owned(), vec!["joe-hub".to_owned()]);
+    bed.service.update_user(&bed.admin(), &name("joe"), ask).await.unwrap();
+    let reply = bed.login("joe", PASSWORD, &Keys::new()).await.unwrap();
+    let cert = parse_certificate_line(&reply.ssh_cert).unwrap();
+    assert_eq!(
+        cert.critical_options().get("source-address").map(String::as_str),
+        Some("192.0.2.7/32")
+    );
+    let extension = |name: &str| cert.extensions().get(name).map(String::as_str);
+    assert_eq!(extension("login@github.com"), Some("joe-hub"));
+    assert!(extension("teleport-roles").unwrap().contains("pinned"));
+    assert_eq!(
+        (extension("permit-agent-forwarding"), extension("permit-port-forwarding")),
+        (Some(""), None)
+    );
+    assert!(!cert.valid_principals().contains(&"root".to_owned()));
+    let der = shared_transport::tls::certs_from_pem(reply.tls_cert.as_bytes()).unwrap();
+    assert!(bed.service.caller(&der[0], here()).await.is_ok());
+    let elsewhere = "192.0.2.8:1".parse().unwrap();
+    assert_eq!(kind(bed.service.caller(&der[0], elsewhere).await), ErrorKind::Unauthenticated);
+}
+
+#[tokio::test]
 async fn five_failures_lock_known_and_unknown_names_alike() {
     let bed = Bed::new().await;
     bed.user("joe", &["access"], &["joe"]).await;
     for user in ["joe", "nobody"] {
         let mut texts = Vec::new();
         for _ in 0..5 {
-            texts.push(bed.login(user, "wrong password !", &Keys::new()).await.unwrap_err().into_answer());
+            texts.push(
+                bed.login(user, "wrong password !", &Keys::new()).await.unwrap_err().into_answer(),
+            );
         }
-        assert!(texts.iter().all(|text| text.kind == ErrorKind::Unauthenticated && text == &texts[0]), "{texts:?}");
+        assert!(
+            texts.iter().all(|text| text.kind == ErrorKind::Unauthenticated && text == &texts[0]),
+            "{texts:?}"
+        );
         assert_eq!(kind(bed.login(user, PASSWORD, &Keys::new()).await), ErrorKind::Locked);
     }
     bed.advance(Duration::minutes(31));
@@ -154,10 +218,17 @@ async fn guesses_in_parallel_are_counted_one_by_one() {
     bed.user("joe", &["access"], &["joe"]).await;
     let tries = (0..12).map(|n| {
         let service = std::sync::Arc::clone(&bed.service);
-        async move { service.login(login_request("joe", &format!("wrong password {n}"), &Keys::new()), here()).await }
+        async move {
+            service
+                .login(login_request("joe", &format!("wrong password {n}"), &Keys::new()), here())
+                .await
+        }
     });
     let answers = futures::future::join_all(tries).await;
-    let locked = answers.iter().filter(|answer| matches!(answer, Err(e) if e.kind() == ErrorKind::Locked)).count();
+    let locked = answers
+        .iter()
+        .filter(|answer| matches!(answer, Err(e) if e.kind() == ErrorKind::Locked))
+        .count();
     assert_eq!(locked, 7);
 }
 
@@ -190,24 +261,43 @@ async fn host_certificates() {
         public_key: key.clone(),
         ttl_seconds: None,
     };
-    let reply = bed.service.sign_host(&bed.admin(), ask(&["a.example.com", "*.example.com", "1.2.3.4"])).await.unwrap();
+    let reply = bed
+        .service
+        .sign_host(&bed.admin(), ask(&["a.example.com", "*.example.com", "1.2.3.4"]))
+        .await
+        .unwrap();
     let cert = parse_certificate_line(&reply.certificate).unwrap();
     assert_eq!(cert.valid_principals(), ["a.example.com", "*.example.com", "1.2.3.4"]);
     assert_eq!((cert.key_id(), cert.serial(), reply.valid_until), ("", 0, None));
     assert_eq!(cert.extensions().get("x-teleport-role").map(String::as_str), Some("Node"));
     assert_eq!(kind(bed.service.sign_host(&bed.admin(), ask(&[])).await), ErrorKind::BadRequest);
-    assert_eq!(kind(bed.service.sign_host(&bed.admin(), ask(&["a b"])).await), ErrorKind::BadRequest);
-    assert_eq!(kind(bed.service.sign_host(&bed.caller("ed").await, ask(&["a"])).await), ErrorKind::Denied);
+    assert_eq!(
+        kind(bed.service.sign_host(&bed.admin(), ask(&["a b"])).await),
+        ErrorKind::BadRequest
+    );
+    assert_eq!(
+        kind(bed.service.sign_host(&bed.caller("ed").await, ask(&["a"])).await),
+        ErrorKind::Denied
+    );
     // A proxy gets role Proxy for whatever name, and nobody else gets that.
-    let inner = || ProxyHostCertRequest { principals: vec!["db.example.com".to_owned()], public_key: key.clone() };
+    let inner = || ProxyHostCertRequest {
+        principals: vec!["db.example.com".to_owned()],
+        public_key: key.clone(),
+    };
     let reply = bed.service.sign_proxy_host(&bed.system(SystemRole::Proxy), inner()).await.unwrap();
     let cert = parse_certificate_line(&reply.certificate).unwrap();
     assert_eq!(cert.extensions().get("x-teleport-role").map(String::as_str), Some("Proxy"));
     assert!(reply.valid_until.is_some());
     for role in [SystemRole::Node, SystemRole::Auth, SystemRole::Admin] {
-        assert_eq!(kind(bed.service.sign_proxy_host(&bed.system(role), inner()).await), ErrorKind::Denied);
+        assert_eq!(
+            kind(bed.service.sign_proxy_host(&bed.system(role), inner()).await),
+            ErrorKind::Denied
+        );
     }
-    assert_eq!(kind(bed.service.sign_host(&bed.system(SystemRole::Proxy), ask(&["a"])).await), ErrorKind::Denied);
+    assert_eq!(
+        kind(bed.service.sign_host(&bed.system(SystemRole::Proxy), ask(&["a"])).await),
+        ErrorKind::Denied
+    );
 }
 
 fn join(token: &str, role: SystemRole, name: &str, keys: &Keys) -> JoinRequest {
@@ -226,36 +316,67 @@ fn join(token: &str, role: SystemRole, name: &str, keys: &Keys) -> JoinRequest {
 #[tokio::test]
 async fn joining_takes_a_token_for_the_role_and_a_free_name() {
     let bed = Bed::new().await;
-    let ask = CreateTokenRequest { roles: vec![SystemRole::Proxy], value: None, ttl_seconds: None, labels: Default::default() };
+    let ask = CreateTokenRequest {
+        roles: vec![SystemRole::Proxy],
+        value: None,
+        ttl_seconds: None,
+        labels: Default::default(),
+    };
     let token = bed.service.create_token(&bed.admin(), ask).await.unwrap();
     let token = token.token.expose().to_owned();
     let keys = Keys::new();
-    let reply = bed.service.join(join(&token, SystemRole::Proxy, "door", &keys), here()).await.unwrap();
+    let reply =
+        bed.service.join(join(&token, SystemRole::Proxy, "door", &keys), here()).await.unwrap();
     let der = shared_transport::tls::certs_from_pem(reply.tls_cert.as_bytes()).unwrap();
     let caller = bed.service.caller(&der[0], here()).await.unwrap();
     assert!(caller.is_proxy());
     let mut texts = Vec::new();
-    for (token, role) in [(token.as_str(), SystemRole::Node), ("no-such-token-anywhere", SystemRole::Proxy), (token.as_str(), SystemRole::Auth), (token.as_str(), SystemRole::Admin)] {
-        let refused = bed.service.join(join(token, role, "x", &keys), here()).await.unwrap_err().into_answer();
+    for (token, role) in [
+        (token.as_str(), SystemRole::Node),
+        ("no-such-token-anywhere", SystemRole::Proxy),
+        (token.as_str(), SystemRole::Auth),
+        (token.as_str(), SystemRole::Admin),
+    ] {
+        let refused = bed
+            .service
+            .join(join(token, role, "x", &keys), here())
+            .await
+            .unwrap_err()
+            .into_answer();
         assert_eq!(refused.kind, ErrorKind::Denied);
         texts.push(refused.message);
     }
     texts.dedup();
     assert_eq!(texts.len(), 1, "one text for every reason: {texts:?}");
     for name in ["localhost", "a b", "-x"] {
-        assert!(bed.service.join(join(&token, SystemRole::Proxy, name, &keys), here()).await.is_err(), "{name}");
+        assert!(
+            bed.service.join(join(&token, SystemRole::Proxy, name, &keys), here()).await.is_err(),
+            "{name}"
+        );
     }
     bed.advance(Duration::minutes(31));
-    assert_eq!(kind(bed.service.join(join(&token, SystemRole::Proxy, "late", &keys), here()).await), ErrorKind::Denied);
+    assert_eq!(
+        kind(bed.service.join(join(&token, SystemRole::Proxy, "late", &keys), here()).await),
+        ErrorKind::Denied
+    );
     let events = bed.events().await;
-    assert!(events.contains(&"instance.join TJ002I".to_owned()) && events.contains(&"instance.join TJ002E".to_owned()), "{events:?}");
+    assert!(
+        events.contains(&"instance.join TJ002I".to_owned())
+            && events.contains(&"instance.join TJ002E".to_owned()),
+        "{events:?}"
+    );
     assert!(!bed.all_events_text().await.contains(&token), "no token in the log");
 }
 
 impl Bed {
     async fn all_events_text(&self) -> String {
         let now = self.service.now();
-        let found = self.service.audit.search(now - Duration::days(400), now + Duration::days(1), &[], 1000).await.unwrap();
+        let found = self
+            .service
+            .audit
+            .search(now - Duration::days(400), now + Duration::days(1), &[], 1000)
+            .await
+            .unwrap();
         found.iter().map(shared_events::AuditEvent::to_json).collect()
     }
 }
@@ -271,20 +392,31 @@ async fn resources_keep_to_rights_revisions_and_origin() {
     let bed = Bed::open(settings.clone()).await;
     let admin = bed.admin();
     let role = |name: &str, login: &str| json!({"kind": "role", "metadata": {"name": name}, "spec": {"allow": {"logins": [login], "node_labels": {"*": "*"}}}});
-    let made = bed.service.create_resource(&admin, "role", role("dev", "one"), false).await.unwrap();
+    let made =
+        bed.service.create_resource(&admin, "role", role("dev", "one"), false).await.unwrap();
     assert!(made.created);
-    assert_eq!(kind(bed.service.create_resource(&admin, "role", role("dev", "two"), false).await), ErrorKind::AlreadyExists);
-    let forced = bed.service.create_resource(&admin, "role", role("dev", "two"), true).await.unwrap();
+    assert_eq!(
+        kind(bed.service.create_resource(&admin, "role", role("dev", "two"), false).await),
+        ErrorKind::AlreadyExists
+    );
+    let forced =
+        bed.service.create_resource(&admin, "role", role("dev", "two"), true).await.unwrap();
     assert!(!forced.created);
     // The first reader writes too late.
     let mut late = made.resource.clone();
     late["spec"]["allow"]["logins"] = json!(["three"]);
-    assert_eq!(kind(bed.service.update_resource(&admin, "role", "dev", late, false).await), ErrorKind::AlreadyExists);
+    assert_eq!(
+        kind(bed.service.update_resource(&admin, "role", "dev", late, false).await),
+        ErrorKind::AlreadyExists
+    );
     bed.service.update_resource(&admin, "role", "dev", forced.resource, false).await.unwrap();
     assert_eq!(kind(bed.service.create_resource(&admin, "role", json!({"kind": "role", "metadata": {"name": "x"}, "spec": {"allow": {"logns": []}}}), false).await), ErrorKind::BadRequest);
     // A role in use stays.
     bed.user("joe", &["dev"], &[]).await;
-    assert_eq!(kind(bed.service.delete_resource(&admin, "role", "dev").await), ErrorKind::BadRequest);
+    assert_eq!(
+        kind(bed.service.delete_resource(&admin, "role", "dev").await),
+        ErrorKind::BadRequest
+    );
     // The configuration file's word.
     let off = json!({"kind": "session_recording_config", "version": "v2", "spec": {"mode": "off"}});
     assert!(bed.service.create_resource(&admin, "recconfig", off.clone(), false).await.is_err());
@@ -292,7 +424,10 @@ async fn resources_keep_to_rights_revisions_and_origin() {
     bed.service.create_resource(&admin, "recconfig", off.clone(), true).await.unwrap();
     assert_eq!(bed.service.session_recording().mode, shared_types::RecordingMode::Off);
     let sync = json!({"kind": "session_recording_config", "version": "v2", "spec": {"mode": "proxy-sync"}});
-    assert_eq!(kind(bed.service.create_resource(&admin, "recconfig", sync, true).await), ErrorKind::BadRequest);
+    assert_eq!(
+        kind(bed.service.create_resource(&admin, "recconfig", sync, true).await),
+        ErrorKind::BadRequest
+    );
     bed.service.close().await;
     drop(bed);
     // The file wins at the next start; without it, what it said goes.
@@ -310,7 +445,9 @@ async fn resources_keep_to_rights_revisions_and_origin() {
     let bed = Bed::open(settings).await;
     assert_eq!(bed.service.session_recording().mode, shared_types::RecordingMode::Off);
     let events = bed.events().await;
-    for kind in ["role.created T9000I", "role.updated T9002I", "session_recording_config.update TCREC003I"] {
+    for kind in
+        ["role.created T9000I", "role.updated T9002I", "session_recording_config.update TCREC003I"]
+    {
         assert!(events.iter().any(|event| event == kind), "{kind} in {events:?}");
     }
 }
@@ -318,12 +455,26 @@ async fn resources_keep_to_rights_revisions_and_origin() {
 #[tokio::test]
 async fn token_names_are_secrets() {
     let bed = Bed::new().await;
-    let ask = CreateTokenRequest { roles: vec![SystemRole::Proxy], value: Some(Secret::new("a-token-of-some-length")), ttl_seconds: None, labels: Default::default() };
+    let ask = CreateTokenRequest {
+        roles: vec![SystemRole::Proxy],
+        value: Some(Secret::new("a-token-of-some-length")),
+        ttl_seconds: None,
+        labels: Default::default(),
+    };
     bed.service.create_token(&bed.admin(), ask).await.unwrap();
-    bed.role("lister", json!({"rules": [{"resources": ["token"], "verbs": ["list", "readnosecrets"]}]})).await;
+    bed.role(
+        "lister",
+        json!({"rules": [{"resources": ["token"], "verbs": ["list", "readnosecrets"]}]}),
+    )
+    .await;
     bed.user("ann", &["lister"], &[]).await;
     bed.user("ed", &["editor"], &[]).await;
-    let names = |list: shared_api::ResourceList| list.items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let names = |list: shared_api::ResourceList| {
+        list.items
+            .iter()
+            .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
     let seen = bed.service.list_resources(&bed.caller("ann").await, "token").await.unwrap();
     assert_eq!(names(seen), ["*****************ength"]);
     let seen = bed.service.list_resources(&bed.caller("ed").await, "token").await.unwrap();

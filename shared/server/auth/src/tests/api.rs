@@ -7,10 +7,10 @@ use bytes::Bytes;
 use serde_json::json;
 use shared_api::client::{Confirm, Timeouts, fetch_authorities};
 use shared_api::{
-    Client, ClientConfig, ClientIdentity, CompleteUpload, CreateTokenRequest, ErrorKind, JoinRequest,
-    ProxyHostCertRequest, Route, Secret,
+    Client, ClientConfig, ClientIdentity, CompleteUpload, CreateTokenRequest, ErrorKind,
+    JoinRequest, ProxyHostCertRequest, Route, Secret,
 };
-use shared_events::{ServerMetadata, SessionConnect, UserLogin};
+use shared_events::{AuditEvent, ServerMetadata, SessionConnect, UserLogin};
 use shared_types::{HostId, ResourceKind, SessionId, SystemRole};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,8 @@ impl Server {
     }
 
     fn admin(&self) -> Client {
-        Client::new(self.bed.service.local_admin(self.addr.to_string()).unwrap().client_config()).unwrap()
+        Client::new(self.bed.service.local_admin(self.addr.to_string()).unwrap().client_config())
+            .unwrap()
     }
 
     async fn user(&self, user: &str) -> Client {
@@ -57,7 +58,12 @@ impl Server {
 
     /// A proxy that joined, and its id.
     async fn proxy(&self) -> (Client, HostId) {
-        let ask = CreateTokenRequest { roles: vec![SystemRole::Proxy], value: None, ttl_seconds: None, labels: Default::default() };
+        let ask = CreateTokenRequest {
+            roles: vec![SystemRole::Proxy],
+            value: None,
+            ttl_seconds: None,
+            labels: Default::default(),
+        };
         let token = self.admin().create_token(&ask).await.unwrap();
         let (keys, host_id) = (Keys::new(), HostId::random());
         let ask = JoinRequest {
@@ -80,10 +86,14 @@ impl Server {
 async fn the_first_contact_holds_the_server_to_the_pin() {
     let server = Server::start().await;
     let pins = server.bed.service.ca_pins().unwrap();
-    let found = fetch_authorities(&server.route(), Timeouts::default(), Confirm::Pins(&pins)).await.unwrap();
+    let found = fetch_authorities(&server.route(), Timeouts::default(), Confirm::Pins(&pins))
+        .await
+        .unwrap();
     assert_eq!(found.cluster.as_str(), "example.test");
     let wrong = [format!("sha256:{}", "ab".repeat(32))];
-    fetch_authorities(&server.route(), Timeouts::default(), Confirm::Pins(&wrong)).await.unwrap_err();
+    fetch_authorities(&server.route(), Timeouts::default(), Confirm::Pins(&wrong))
+        .await
+        .unwrap_err();
 }
 
 #[tokio::test]
@@ -98,12 +108,20 @@ async fn a_user_logs_in_and_asks() {
     assert!(status.ca_pins[0].starts_with("sha256:"));
     let denied = client.list_resources(ResourceKind::Role).await.unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::Denied);
-    let wrong = server.client(None).login(&login_request("joe", "wrong password", &Keys::new())).await.unwrap_err();
+    let wrong = server
+        .client(None)
+        .login(&login_request("joe", "wrong password", &Keys::new()))
+        .await
+        .unwrap_err();
     assert_eq!(wrong.kind(), ErrorKind::Unauthenticated);
     let nobody = server.client(None).status().await.unwrap_err();
     assert_eq!(nobody.kind(), ErrorKind::Unauthenticated);
     let export = client.export_authority(Some("user")).await.unwrap();
-    assert!(export.starts_with("cert-authority ssh-ed25519 ") && export.ends_with("clustername=example.test&type=user\n"), "{export}");
+    assert!(
+        export.starts_with("cert-authority ssh-ed25519 ")
+            && export.ends_with("clustername=example.test&type=user\n"),
+        "{export}"
+    );
 }
 
 #[tokio::test]
@@ -111,7 +129,8 @@ async fn the_local_administrator_may_everything_a_person_may() {
     let server = Server::start().await;
     let admin = server.admin();
     assert_eq!(admin.list_resources(ResourceKind::Role).await.unwrap().len(), 3);
-    let document = json!({"kind": "role", "version": "v7", "metadata": {"name": "dev"}, "spec": {}});
+    let document =
+        json!({"kind": "role", "version": "v7", "metadata": {"name": "dev"}, "spec": {}});
     let role = shared_types::Resource::from_json(document).unwrap();
     assert!(admin.create_resource(&role, false).await.unwrap().created);
     admin.delete_resource(ResourceKind::Role, "dev").await.unwrap();
@@ -134,16 +153,25 @@ async fn a_proxy_follows_the_state_and_delivers() {
     assert!(next.revision > first.revision && began.elapsed() < Duration::from_secs(20));
     assert!(next.roles.keys().any(|role| role.as_str() == "dev"));
 
-    let from = |id: HostId| ServerMetadata { server_id: id.to_string(), ..ServerMetadata::default() };
-    proxy.emit(&[SessionConnect { server: from(host_id), ..SessionConnect::default() }.into()]).await.unwrap();
-    for wrong in [SessionConnect { server: from(HostId::random()), ..SessionConnect::default() }.into(), UserLogin::default().into()] {
-        assert_eq!(proxy.emit(&[wrong]).await.unwrap_err().kind(), ErrorKind::BadRequest);
+    let from =
+        |id: HostId| ServerMetadata { server_id: id.to_string(), ..ServerMetadata::default() };
+    let prepared = |mut event: AuditEvent| {
+        event.prepare(chrono::Utc::now(), "example.test");
+        [event]
+    };
+    let connect = |id: HostId| SessionConnect { server: from(id), ..SessionConnect::default() };
+    proxy.emit(&prepared(connect(host_id).into())).await.unwrap();
+    for wrong in [connect(HostId::random()).into(), UserLogin::default().into()] {
+        assert_eq!(proxy.emit(&prepared(wrong)).await.unwrap_err().kind(), ErrorKind::BadRequest);
     }
     assert!(server.bed.events().await.contains(&"session.connect T2010I".to_owned()));
 
     let (id, sid) = (Uuid::new_v4(), SessionId::random());
     proxy.upload_part(id, &sid, 1, Bytes::from_static(b"bytes of a recording")).await.unwrap();
-    proxy.complete_upload(id, &sid, &CompleteUpload { parts: 1, bytes: 20, truncated: false }).await.unwrap();
+    proxy
+        .complete_upload(id, &sid, &CompleteUpload { parts: 1, bytes: 20, truncated: false })
+        .await
+        .unwrap();
     let mut got = server.admin().recording(&sid).await.unwrap();
     let mut bytes = Vec::new();
     while let Some(piece) = got.next().await.unwrap() {
@@ -154,7 +182,10 @@ async fn a_proxy_follows_the_state_and_delivers() {
     let key = Keys::new().ssh.public_openssh();
     let ask = ProxyHostCertRequest { principals: vec!["db-1".to_owned()], public_key: key };
     proxy.sign_proxy_host(&ask).await.unwrap();
-    assert_eq!(proxy.list_resources(ResourceKind::User).await.unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(
+        proxy.list_resources(ResourceKind::User).await.unwrap_err().kind(),
+        ErrorKind::Denied
+    );
     // Links for users name the proxy that joined.
     server.bed.user("joe", &["access"], &[]).await;
     let reset = server.admin().reset_user(&name("joe"), &Default::default()).await.unwrap();
@@ -170,7 +201,8 @@ async fn requests_have_their_limits() {
     assert_eq!(refused.kind(), ErrorKind::BadRequest);
     let address = "192.0.2.9".parse().unwrap();
     let now = Instant::now();
-    let turns = (0..1000).take_while(|_| server.bed.service.anonymous_turn(address, now).is_ok()).count();
+    let turns =
+        (0..1000).take_while(|_| server.bed.service.anonymous_turn(address, now).is_ok()).count();
     assert_eq!(turns, 480);
 }
 
@@ -180,7 +212,8 @@ async fn the_drain_lets_a_request_end() {
     let (proxy, _) = server.proxy().await;
     proxy.status().await.unwrap();
     server.stop.cancel();
-    let drained = tokio::time::timeout(Duration::from_secs(15), server.task).await.unwrap().unwrap();
+    let drained =
+        tokio::time::timeout(Duration::from_secs(15), server.task).await.unwrap().unwrap();
     assert_eq!(drained.left, 0);
     assert!(proxy.status().await.is_err());
 }

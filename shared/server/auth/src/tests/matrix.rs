@@ -17,7 +17,8 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
     let host = Box::leak(format!(r#"{{"hosts":[],"public_key":"{key}"}}"#).into_boxed_str());
     let inner = Box::leak(format!(r#"{{"principals":[],"public_key":"{key}"}}"#).into_boxed_str());
     let renew = r#"{"node_name":"x","ssh_public_key":"","tls_public_key":""}"#;
-    let part = "/v1/uploads/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/1";
+    let part =
+        "/v1/uploads/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/1";
     let complete = "/v1/uploads/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/complete";
     let mut all: Vec<(Method, String, &'static str)> = vec![
         (Method::POST, paths::LOGIN.into(), "{}"),
@@ -31,7 +32,14 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         (Method::GET, paths::NODES.into(), ""),
         (Method::GET, paths::SESSION_RECORDING.into(), ""),
     ];
-    for kind in ["role", "user", "token", "session_recording_config", "cluster_auth_preference", "cluster_networking_config"] {
+    for kind in [
+        "role",
+        "user",
+        "token",
+        "session_recording_config",
+        "cluster_auth_preference",
+        "cluster_networking_config",
+    ] {
         all.push((Method::GET, format!("/v1/resources/{kind}"), ""));
         all.push((Method::POST, format!("/v1/resources/{kind}"), "{}"));
         all.push((Method::GET, format!("/v1/resources/{kind}/none"), ""));
@@ -47,7 +55,12 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         (Method::POST, "/v1/users/none/reset".into(), "{}"),
         (Method::POST, paths::TOKENS.into(), r#"{"roles":[]}"#),
         (Method::POST, paths::CERTS_HOST.into(), &*host),
-        (Method::POST, paths::CERTS_USER.into(), r#"{"user":"other","ssh_public_key":"","tls_public_key":""}"#),
+        (
+            Method::POST,
+            paths::CERTS_USER.into(),
+            r#"{"user":"other","ssh_public_key":"","tls_public_key":""}"#,
+        ),
+        (Method::POST, paths::CERTS_USER.into(), r#"{"ssh_public_key":"","tls_public_key":""}"#),
         (Method::POST, paths::CERTS_PROXY_HOST.into(), &*inner),
         (Method::POST, paths::CERTS_RENEW.into(), renew),
         (Method::POST, paths::QUERY.into(), r#"{"sql":""}"#),
@@ -66,7 +79,12 @@ async fn who_may_call_what() {
     let bed = Bed::new().await;
     let service = &bed.service;
     let host = |role: SystemRole| {
-        let spec = HostTlsSpec { host_id: HostId::random(), role, cluster: service.cluster().clone(), names: Vec::new() };
+        let spec = HostTlsSpec {
+            host_id: HostId::random(),
+            role,
+            cluster: service.cluster().clone(),
+            names: Vec::new(),
+        };
         let key = TlsKey::generate().unwrap();
         let ca = service.host_authority().tls_ca().unwrap();
         Some(ca.sign_server(&spec, &key.public(), service.now(), None).unwrap().der().to_vec())
@@ -78,16 +96,21 @@ async fn who_may_call_what() {
         let der = shared_transport::tls::certs_from_pem(reply.tls_cert.as_bytes()).unwrap();
         callers.push((user, Some(der[0].to_vec())));
     }
-    callers.extend([("Admin", host(SystemRole::Admin)), ("Proxy", host(SystemRole::Proxy)), ("Node", host(SystemRole::Node)), ("Auth", host(SystemRole::Auth))]);
+    callers.extend([
+        ("Admin", host(SystemRole::Admin)),
+        ("Proxy", host(SystemRole::Proxy)),
+        ("Node", host(SystemRole::Node)),
+        ("Auth", host(SystemRole::Auth)),
+    ]);
 
     let router = router(Arc::clone(service));
-    let mut table = format!("{:<48}", "");
+    let mut table = format!("{:<56}", "");
     for (who, _) in &callers {
         table += &format!("{who:<9}");
     }
     for (method, path, body) in endpoints() {
         let shown = path.replace("5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11", "ID");
-        table += &format!("\n{:<48}", format!("{method} {shown}"));
+        table += &format!("\n{:<56}", format!("{method} {shown}"));
         for (_, certificate) in &callers {
             let peer = Peer { address: here(), certificate: certificate.as_deref().map(Arc::from) };
             let request = Request::builder().method(method.clone()).uri(&path).extension(peer);

@@ -111,14 +111,20 @@ impl Bed {
     pub(crate) async fn user(&self, user: &str, roles: &[&str], logins: &[&str]) {
         let roles: Vec<RoleName> = roles.iter().map(|role| name(role)).collect();
         let mut traits = Traits::new();
-        traits.insert("logins".to_owned(), logins.iter().map(|login| (*login).to_owned()).collect());
+        traits
+            .insert("logins".to_owned(), logins.iter().map(|login| (*login).to_owned()).collect());
         let ask = InviteUserRequest { user: name(user), roles, traits, ttl_seconds: None };
         let invited = self.service.invite_user(&self.admin(), ask).await.unwrap();
         let ask = SignupRequest { token: invited.token, password: Secret::new(PASSWORD) };
         self.service.signup(ask, here()).await.unwrap();
     }
 
-    pub(crate) async fn login(&self, user: &str, password: &str, keys: &Keys) -> Result<LoginReply> {
+    pub(crate) async fn login(
+        &self,
+        user: &str,
+        password: &str,
+        keys: &Keys,
+    ) -> Result<LoginReply> {
         self.service.login(login_request(user, password, keys), here()).await
     }
 
@@ -145,9 +151,17 @@ impl Bed {
     /// The types of the newest events, oldest first.
     pub(crate) async fn events(&self) -> Vec<String> {
         let now = self.service.now();
-        let found =
-            self.service.audit.search(now - Duration::days(400), now + Duration::days(1), &[], 1000).await.unwrap();
-        found.iter().rev().map(|event| format!("{} {}", event.metadata().event, event.metadata().code)).collect()
+        let found = self
+            .service
+            .audit
+            .search(now - Duration::days(400), now + Duration::days(1), &[], 1000)
+            .await
+            .unwrap();
+        found
+            .iter()
+            .rev()
+            .map(|event| format!("{} {}", event.metadata().event, event.metadata().code))
+            .collect()
     }
 }
 

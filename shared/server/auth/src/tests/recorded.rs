@@ -4,7 +4,9 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use serde_json::json;
 use shared_api::{CompleteUpload, ErrorKind, RecordingsQuery};
-use shared_events::{Metadata, ServerMetadata, SessionEnd, SessionMetadata, SessionStart, UserMetadata};
+use shared_events::{
+    Metadata, ServerMetadata, SessionEnd, SessionMetadata, SessionStart, UserMetadata,
+};
 use shared_recording::{Encoder, Header, Limits};
 use shared_types::{SessionId, SystemRole};
 use uuid::Uuid;
@@ -20,7 +22,11 @@ fn session(sid: SessionId) -> SessionMetadata {
 }
 
 fn server() -> ServerMetadata {
-    ServerMetadata { server_id: super::host().to_string(), server_hostname: "db-1".to_owned(), ..ServerMetadata::default() }
+    ServerMetadata {
+        server_id: super::host().to_string(),
+        server_hostname: "db-1".to_owned(),
+        ..ServerMetadata::default()
+    }
 }
 
 fn start(sid: SessionId, who: &str) -> SessionStart {
@@ -36,7 +42,8 @@ fn start(sid: SessionId, who: &str) -> SessionStart {
 
 /// A recording whose recorder was cut off after the start.
 fn recording(sid: SessionId, who: &str) -> Vec<u8> {
-    let header = Header { cluster: super::name("example.test"), session: sid, recorder: super::host() };
+    let header =
+        Header { cluster: super::name("example.test"), session: sid, recorder: super::host() };
     let mut encoder = Encoder::new(header, Limits::default());
     let mut bytes = Vec::new();
     let mut event = start(sid, who).into();
@@ -71,11 +78,16 @@ async fn a_recording_is_seen_by_its_user_and_by_auditors() {
     upload(&bed, sid, &bytes, true).await;
     let events = bed.events().await;
     assert_eq!(events.iter().filter(|event| event.starts_with("session.upload")).count(), 1);
-    assert_eq!(events.iter().filter(|event| event.starts_with("session.end")).count(), 1, "{events:?}");
+    assert_eq!(
+        events.iter().filter(|event| event.starts_with("session.end")).count(),
+        1,
+        "{events:?}"
+    );
 
     for (who, sees) in [("joe", true), ("max", false), ("ann", true)] {
         let caller = bed.caller(who).await;
-        let listed = bed.service.recordings(&caller, RecordingsQuery::default()).await.unwrap().items;
+        let listed =
+            bed.service.recordings(&caller, RecordingsQuery::default()).await.unwrap().items;
         assert_eq!(listed.len(), usize::from(sees), "{who}");
         match bed.service.recording(&caller, &sid).await {
             Ok(stream) => {
@@ -86,16 +98,28 @@ async fn a_recording_is_seen_by_its_user_and_by_auditors() {
             Err(error) => {
                 assert!(!sees, "{who}: {error}");
                 let other = SessionId::random();
-                let Err(unknown) = bed.service.recording(&caller, &other).await else { panic!("found") };
+                let Err(unknown) = bed.service.recording(&caller, &other).await else {
+                    panic!("found")
+                };
                 // What exists and may not be seen reads like what does not exist.
-                let told = |error: crate::AuthError, sid: SessionId| error.into_answer().message.replace(&sid.to_string(), "SID");
+                let told = |error: crate::AuthError, sid: SessionId| {
+                    error.into_answer().message.replace(&sid.to_string(), "SID")
+                };
                 assert_eq!(told(error, sid), told(unknown, other));
             }
         }
     }
     let editor = bed.caller("ed").await;
-    assert_eq!(bed.service.recordings(&editor, RecordingsQuery::default()).await.unwrap_err().kind(), ErrorKind::Denied);
-    let accesses = bed.events().await.iter().filter(|event| event.starts_with("session.recording.access")).count();
+    assert_eq!(
+        bed.service.recordings(&editor, RecordingsQuery::default()).await.unwrap_err().kind(),
+        ErrorKind::Denied
+    );
+    let accesses = bed
+        .events()
+        .await
+        .iter()
+        .filter(|event| event.starts_with("session.recording.access"))
+        .count();
     assert_eq!(accesses, 2);
 }
 
@@ -107,11 +131,17 @@ async fn uploads_belong_to_the_proxy_that_began_them() {
     let part = || Bytes::from_static(b"part");
     bed.service.upload_part(&bed.system(SystemRole::Proxy), id, &sid, 1, part()).await.unwrap();
     for role in [SystemRole::Node, SystemRole::Admin] {
-        let refused = bed.service.upload_part(&bed.system(role), id, &sid, 2, part()).await.unwrap_err();
+        let refused =
+            bed.service.upload_part(&bed.system(role), id, &sid, 2, part()).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Denied);
     }
     for part_number in [0, u64::MAX] {
-        assert!(bed.service.upload_part(&bed.system(SystemRole::Proxy), id, &sid, part_number, part()).await.is_err());
+        assert!(
+            bed.service
+                .upload_part(&bed.system(SystemRole::Proxy), id, &sid, part_number, part())
+                .await
+                .is_err()
+        );
     }
 }
 
@@ -122,7 +152,13 @@ async fn hosts_come_from_the_callers_own_sessions() {
     bed.user("max", &["access"], &["max"]).await;
     let proxy = bed.system(SystemRole::Proxy);
     let sid = SessionId::random();
-    let end = SessionEnd { user: user("joe"), session: session(sid), server: server(), participants: vec!["joe".into()], ..SessionEnd::default() };
+    let end = SessionEnd {
+        user: user("joe"),
+        session: session(sid),
+        server: server(),
+        participants: vec!["joe".into()],
+        ..SessionEnd::default()
+    };
     bed.service.emit(&proxy, vec![start(sid, "joe").into(), end.into()]).await.unwrap();
     let hosts = bed.service.nodes(&bed.caller("joe").await).await.unwrap().items;
     assert_eq!(hosts.iter().map(|host| host.hostname.as_str()).collect::<Vec<_>>(), ["db-1"]);
@@ -133,12 +169,20 @@ async fn hosts_come_from_the_callers_own_sessions() {
 async fn queries_need_all_three_rights_and_leave_a_trace() {
     let bed = Bed::new().await;
     bed.user("ann", &["auditor"], &[]).await;
-    bed.role("half", json!({"rules": [{"resources": ["audit_query"], "verbs": ["list", "read"]}]})).await;
+    bed.role("half", json!({"rules": [{"resources": ["audit_query"], "verbs": ["list", "read"]}]}))
+        .await;
     bed.user("half", &["half"], &[]).await;
     let ask = || shared_api::QueryRequest { sql: "select 1".to_owned(), days: None };
     let refused = bed.service.query(&bed.caller("half").await, ask()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Denied);
     // The worker is not installed beside a test program; the question is on record all the same.
     let _ = bed.service.query(&bed.caller("ann").await, ask()).await;
-    assert_eq!(bed.events().await.iter().filter(|event| event.starts_with("secreports.audit.query.run")).count(), 1);
+    assert_eq!(
+        bed.events()
+            .await
+            .iter()
+            .filter(|event| event.starts_with("secreports.audit.query.run"))
+            .count(),
+        1
+    );
 }

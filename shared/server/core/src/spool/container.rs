@@ -54,7 +54,8 @@ impl Part {
             return true;
         }
         let body = Window { file, at: self.body, end: self.body + self.body_len };
-        io::copy(&mut flate2::read::MultiGzDecoder::new(io::BufReader::new(body)), &mut io::sink()).is_ok()
+        io::copy(&mut flate2::read::MultiGzDecoder::new(io::BufReader::new(body)), &mut io::sink())
+            .is_ok()
     }
 }
 
@@ -66,7 +67,8 @@ struct Window<'a> {
 
 impl Read for Window<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let room = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX).min(buf.len());
+        let room =
+            usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX).min(buf.len());
         let n = self.file.read_at(buf.get_mut(..room).unwrap_or_default(), self.at)?;
         self.at += n as u64;
         Ok(n)
@@ -137,7 +139,13 @@ pub(crate) mod tests {
     #[test]
     fn every_truncation_leaves_whole_parts() {
         let parts = [part(b"one"), part(&[7; 5000]), part(b"three")];
-        let ends: Vec<u64> = parts.iter().scan(0, |end, part| { *end += part.len() as u64; Some(*end) }).collect();
+        let ends: Vec<u64> = parts
+            .iter()
+            .scan(0, |end, part| {
+                *end += part.len() as u64;
+                Some(*end)
+            })
+            .collect();
         let all = parts.concat();
         for at in 0..=all.len() {
             let want = ends.iter().copied().filter(|end| *end <= at as u64).max().unwrap_or(0);
@@ -146,7 +154,8 @@ pub(crate) mod tests {
             let mut zeros = all[..at].to_vec();
             zeros.resize(all.len(), 0);
             // Bytes that were zero anyway are not missed.
-            let same = zeros.iter().zip(&all).take_while(|(kept, wanted)| kept == wanted).count() as u64;
+            let same =
+                zeros.iter().zip(&all).take_while(|(kept, wanted)| kept == wanted).count() as u64;
             let want = ends.iter().copied().filter(|end| *end <= same).max().unwrap_or(0);
             assert_eq!(whole(&file(&zeros)).unwrap(), want, "{at}, zeros behind");
         }

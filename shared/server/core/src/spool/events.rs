@@ -85,7 +85,11 @@ impl EventSpool {
         std::thread::Builder::new()
             .name("event-spool".to_owned())
             .spawn(move || write_loop(segments, orders, &thread_level, max))
-            .map_err(|source| SpoolError::Disk { step: "start thread for", path: PathBuf::from("event spool"), source })?;
+            .map_err(|source| SpoolError::Disk {
+                step: "start thread for",
+                path: PathBuf::from("event spool"),
+                source,
+            })?;
         let stop = shutdown.child_token();
         let forwarder = Forwarder {
             authority: Arc::clone(&authority),
@@ -145,7 +149,12 @@ impl EventSink for EventSpool {
         }
         prepare(&mut events, self.authority.state().cluster.as_ref());
         if self.pending() == 0 {
-            match tokio::time::timeout(self.settings.direct_wait, self.authority.emit(events.clone())).await {
+            match tokio::time::timeout(
+                self.settings.direct_wait,
+                self.authority.emit(events.clone()),
+            )
+            .await
+            {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(EmitError::Refused(why))) => return Err(EmitError::Refused(why)),
                 Ok(Err(err)) => tracing::debug!(error = %err, "event goes to the spool"),
@@ -166,7 +175,9 @@ fn write_loop(mut segments: Segments, mut orders: mpsc::Receiver<Order>, level: 
         while let Some(order) = next.take() {
             match order {
                 Order::Write { bytes: more, count: n, done } => {
-                    let used = level.bytes.load(Ordering::Acquire) + bytes.len() as u64 + more.len() as u64;
+                    let used = level.bytes.load(Ordering::Acquire)
+                        + bytes.len() as u64
+                        + more.len() as u64;
                     if used > max {
                         let _ = done.send(Err(EmitError::Full { limit: max }));
                     } else {
@@ -185,7 +196,8 @@ fn write_loop(mut segments: Segments, mut orders: mpsc::Receiver<Order>, level: 
             }
         }
         if !waiting.is_empty() {
-            let outcome = segments.append(&bytes, count).map_err(|err| EmitError::Disk(chain(&err)));
+            let outcome =
+                segments.append(&bytes, count).map_err(|err| EmitError::Disk(chain(&err)));
             if outcome.is_ok() {
                 level.bytes.fetch_add(bytes.len() as u64, Ordering::AcqRel);
                 level.events.fetch_add(count, Ordering::AcqRel);
@@ -214,3 +226,7 @@ fn chain(err: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

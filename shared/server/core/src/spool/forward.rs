@@ -43,7 +43,10 @@ impl Forwarder {
                     Ok(()) => self.release(&sealed),
                     Err(err) => {
                         // Unreadable now; what is in it stays on disk and is tried again at the next start.
-                        tracing::error!(error = &err as &dyn std::error::Error, "event spool segment is left for later");
+                        tracing::error!(
+                            error = &err as &dyn std::error::Error,
+                            "event spool segment is left for later"
+                        );
                         self.release(&sealed);
                     }
                 }
@@ -99,15 +102,16 @@ impl Forwarder {
     /// Sends until it is answered. The error is a refusal; everything else is waited out.
     async fn send(&self, batch: &[AuditEvent], backoff: &mut Backoff) -> Result<(), String> {
         loop {
-            let failure = match tokio::time::timeout(BATCH_WAIT, self.authority.emit(batch.to_vec())).await {
-                Ok(Ok(())) => {
-                    backoff.reset();
-                    return Ok(());
-                }
-                Ok(Err(EmitError::Refused(why))) => return Err(why),
-                Ok(Err(err)) => err.to_string(),
-                Err(_) => "no answer".to_owned(),
-            };
+            let failure =
+                match tokio::time::timeout(BATCH_WAIT, self.authority.emit(batch.to_vec())).await {
+                    Ok(Ok(())) => {
+                        backoff.reset();
+                        return Ok(());
+                    }
+                    Ok(Err(EmitError::Refused(why))) => return Err(why),
+                    Ok(Err(err)) => err.to_string(),
+                    Err(_) => "no answer".to_owned(),
+                };
             let wait = backoff.next();
             tracing::warn!(error = failure, waiting = self.level.events.load(Ordering::Relaxed), retry_in = ?wait, "forward events");
             tokio::time::sleep(wait).await;
@@ -128,7 +132,10 @@ fn batches(path: &PathBuf) -> Result<Vec<Vec<AuditEvent>>, SpoolError> {
             }
         };
         // As sent it is a third longer.
-        if !batch.is_empty() && (batch.len() >= limits::MAX_EVENTS || size + frame.len() * 3 / 2 > limits::MAX_EVENT_BATCH) {
+        if !batch.is_empty()
+            && (batch.len() >= limits::MAX_EVENTS
+                || size + frame.len() * 3 / 2 > limits::MAX_EVENT_BATCH)
+        {
             out.push(std::mem::take(&mut batch));
             size = 0;
         }
@@ -150,5 +157,6 @@ fn keep_refused(folder: &Path, events: &[AuditEvent]) -> Result<(), SpoolError> 
         text.push('\n');
     }
     let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all())).map_err(at("write", &path))
+    file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .map_err(at("write", &path))
 }

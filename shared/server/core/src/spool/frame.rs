@@ -3,8 +3,6 @@
 //! A crash leaves a prefix of what was written, perhaps with zeros behind it; every frame is checked, so a torn one is
 //! never taken for an event.
 
-/// Length and checksum.
-pub(crate) const HEAD: usize = 8;
 /// No event is longer: a record is at most 64 KiB, and events that are no records are bounded by the request size.
 pub(crate) const MAX_FRAME: usize = 4 * 1024 * 1024;
 
@@ -36,7 +34,9 @@ fn crc(pieces: &[&[u8]]) -> u32 {
 
 /// Appends one frame. What is too long is refused.
 pub(crate) fn write(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
-    let Some(len) = u32::try_from(bytes.len()).ok().filter(|len| (1..=MAX_FRAME as u32).contains(len)) else {
+    let Some(len) =
+        u32::try_from(bytes.len()).ok().filter(|len| (1..=MAX_FRAME as u32).contains(len))
+    else {
         return false;
     };
     let len = len.to_be_bytes();
@@ -70,7 +70,9 @@ pub(crate) fn read(bytes: &[u8]) -> Read<'_> {
         return end;
     }
     match rest.split_at_checked(size) {
-        Some((body, rest)) if crc(&[len, body]) == u32::from_be_bytes(*sum) => Read::Frame(body, rest),
+        Some((body, rest)) if crc(&[len, body]) == u32::from_be_bytes(*sum) => {
+            Read::Frame(body, rest)
+        }
         Some((_, [])) | None => end,
         Some((_, rest)) => Read::Damaged(rest),
     }
@@ -110,7 +112,7 @@ mod tests {
         for end in 0..=bytes.len() {
             let (found, torn) = all(&bytes[..end]);
             assert_eq!(found, frames[..found.len()], "{end}");
-            assert_eq!(torn + found.iter().map(|frame| frame.len() + HEAD).sum::<usize>(), end);
+            assert_eq!(torn + found.iter().map(|frame| frame.len() + 8).sum::<usize>(), end);
             // A file system may have grown the file before the bytes came.
             let mut zeros = bytes[..end].to_vec();
             zeros.extend([0; 40]);

@@ -1,10 +1,12 @@
 //! What waits on this machine's disk until the auth service has it.
 
+mod checkpoint;
 mod container;
 mod events;
 mod forward;
 mod frame;
 mod recording;
+mod recover;
 mod segment;
 mod upload;
 mod writer;
@@ -47,14 +49,20 @@ fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Spool
 }
 
 /// Runs blocking work off the runtime's threads. A panic in it is passed on as an error.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static) -> Result<T, SpoolError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
+) -> Result<T, SpoolError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(SpoolError::Closed))
 }
 
 /// Makes a folder and those above it, readable by us alone.
 fn private_folder(path: &Path) -> Result<(), SpoolError> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at("create folder", path))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(at("create folder", path))
 }
 
 /// Makes names in a folder durable.

@@ -112,6 +112,7 @@ impl RecordingSpool {
         let stop = shutdown.child_token();
         // The first look is done here, so that what was left is cut back before a session of the same id could begin.
         let found = upload::look(Arc::clone(&shared)).await?;
+        shared.waiting.store(found.len() as u64, Ordering::Release);
         tokio::spawn(upload::run(Arc::clone(&shared), found, stop.clone()));
         Ok(Arc::new(Self { shared, stop }))
     }
@@ -181,12 +182,16 @@ impl Shared {
                 room.await;
             }
         };
-        tokio::time::timeout(self.settings.room_wait, room).await.map_err(|_| SpoolError::Full { limit: max })
+        tokio::time::timeout(self.settings.room_wait, room)
+            .await
+            .map_err(|_| SpoolError::Full { limit: max })
     }
 
     /// Gives room back.
     pub(super) fn release(&self, bytes: u64) {
-        let _ = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| Some(used.saturating_sub(bytes)));
+        let _ = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+            Some(used.saturating_sub(bytes))
+        });
         self.room.notify_waiters();
     }
 }

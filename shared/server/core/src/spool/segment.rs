@@ -39,8 +39,13 @@ impl Segments {
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(at("read folder", folder))? {
             let path = entry.map_err(at("read folder", folder))?.path();
-            let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
-            if let (Some(number), true) = (number, path.extension().is_some_and(|ext| ext == SUFFIX)) {
+            let number = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .and_then(|stem| stem.parse::<u64>().ok());
+            if let (Some(number), true) =
+                (number, path.extension().is_some_and(|ext| ext == SUFFIX))
+            {
                 numbers.push((number, path));
             }
         }
@@ -77,7 +82,10 @@ impl Segments {
             Err(err) => {
                 let path = open.path.clone();
                 // Half a frame must not stand in front of the next: cut it off, or go on in a new file.
-                let cut = open.file.set_len(open.len).and_then(|()| std::io::Seek::seek(&mut open.file, std::io::SeekFrom::End(0)));
+                let cut = open
+                    .file
+                    .set_len(open.len)
+                    .and_then(|()| std::io::Seek::seek(&mut open.file, std::io::SeekFrom::End(0)));
                 if cut.is_err() {
                     self.next += 1;
                     tracing::error!(path = %path.display(), "event spool segment cannot be repaired");
@@ -89,7 +97,12 @@ impl Segments {
 
     fn create(&mut self) -> Result<Open, SpoolError> {
         let path = self.folder.join(format!("{:020}.{SUFFIX}", self.next));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(at("create", &path))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(at("create", &path))?;
         self.next += 1;
         sync_folder(&self.folder)?;
         Ok(Open { path, file, len: 0, count: 0 })

@@ -54,14 +54,23 @@ impl Drop for Open {
 }
 
 impl RecordingWriter {
-    pub(super) async fn create(shared: Arc<Shared>, session: SessionId) -> Result<Self, SpoolError> {
+    pub(super) async fn create(
+        shared: Arc<Shared>,
+        session: SessionId,
+    ) -> Result<Self, SpoolError> {
         let upload = Uuid::new_v4();
         let open = Open::new(Arc::clone(&shared), upload);
         let folder = shared.multi().join(upload.to_string()).join(session.to_string());
         let target = blocking(move || {
             private_folder(&folder)?;
             let path = folder.join("1.part");
-            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(at("create", &path))?;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(at("create", &path))?;
             Ok(Target { folder, path, file, len: 0, named: false, _open: open })
         })
         .await?;
@@ -79,7 +88,8 @@ impl RecordingWriter {
         let bytes = slice.bytes.clone();
         self.shared.reserve(bytes.len() as u64).await?;
         // Few threads at a time wait for the disk, however many sessions there are.
-        let permit = Arc::clone(&self.shared.disk).acquire_owned().await.map_err(|_| SpoolError::Closed)?;
+        let permit =
+            Arc::clone(&self.shared.disk).acquire_owned().await.map_err(|_| SpoolError::Closed)?;
         let (target, shared) = (Arc::clone(&self.target), Arc::clone(&self.shared));
         blocking(move || {
             let _permit = permit;
@@ -96,7 +106,8 @@ impl RecordingWriter {
     /// The recording is complete: it goes to the auth service as soon as that takes it.
     pub async fn close(mut self) -> Result<(), SpoolError> {
         self.closed = true;
-        let (target, root, session) = (Arc::clone(&self.target), self.shared.root.clone(), self.session);
+        let (target, root, session) =
+            (Arc::clone(&self.target), self.shared.root.clone(), self.session);
         // Where it fails, the folder is found by the next look and taken as cut off.
         blocking(move || {
             let target = target.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +144,12 @@ impl Target {
 }
 
 /// Gives a recording's file its final name, which never replaces another, and removes its folder.
-pub(super) fn finish(folder: &Path, file: Option<&PathBuf>, root: &Path, session: &SessionId) -> Result<(), SpoolError> {
+pub(super) fn finish(
+    folder: &Path,
+    file: Option<&PathBuf>,
+    root: &Path,
+    session: &SessionId,
+) -> Result<(), SpoolError> {
     if let Some(file) = file {
         let done = root.join(format!("{session}.tar"));
         std::fs::hard_link(file, &done).map_err(at("link", &done))?;

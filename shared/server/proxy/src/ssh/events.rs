@@ -301,9 +301,10 @@ pub(crate) enum PortStep<'a> {
     Failed(&'a str),
 }
 
-/// Somebody who did not get in.
-pub(crate) fn not_admitted(login: &str, why: &str, connection: ConnectionMetadata) -> AuditEvent {
+/// Somebody who did not get in at the listener of `proxy`.
+pub(crate) fn not_admitted(login: &str, why: &str, connection: ConnectionMetadata, proxy: HostId) -> AuditEvent {
     AuthAttempt {
+        server: ServerMetadata { namespace: "default".into(), server_id: proxy.to_string(), ..ServerMetadata::default() },
         user: UserMetadata { login: cut(login), ..UserMetadata::default() },
         connection,
         status: Status { error: cut(why), ..Status::default() },

@@ -35,6 +35,9 @@ const EOF_HINT: &str = "the target closed the connection; its sshd may limit new
 /// How long nothing may move on a pipe that is not recorded.
 const PIPE_IDLE: Duration = Duration::from_secs(24 * 3600);
 
+/// A connection that is being made.
+type Ahead = JoinHandle<Result<Arc<Target>, String>>;
+
 /// A user on the way to a target.
 pub(super) struct Visit {
     pub(super) proxy: Arc<SshProxy>,
@@ -50,7 +53,7 @@ pub(super) struct Visit {
     /// The address that was dialled.
     dialled: Mutex<Option<SocketAddr>>,
     /// A connection made ahead, for the login of the outer connection.
-    ahead: Mutex<Option<JoinHandle<Result<Arc<Target>, String>>>>,
+    ahead: Mutex<Option<Ahead>>,
 }
 
 impl Visit {
@@ -224,7 +227,11 @@ impl Visit {
 
     /// Mode `proxy`: the client meets a server of ours, and the session is recorded.
     pub(super) async fn record(self, reply: SubsystemReply, stop: CancellationToken) {
-        let identity = match self.proxy.keys.identity(&[self.host.to_string()]).await {
+        // The proxy's own names stand behind the target's, because it is the proxy that answers: a key that an
+        // ssh-agent holds for the way `PROXY>user@host` then signs for both of the client's handshakes.
+        let mut names = vec![self.host.to_string()];
+        names.extend(self.proxy.settings.host_names().into_iter().filter(|name| *name != self.host.as_ref()));
+        let identity = match self.proxy.keys.identity(&names).await {
             Ok(identity) => identity,
             Err(err) => {
                 tracing::error!(host = %self.host, error = %err, "no host certificate");
