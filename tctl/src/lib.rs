@@ -135,3 +135,11 @@ fn connected(global: &GlobalArgs, command: Command) -> Result<ExitCode, CliError
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

@@ -3,6 +3,8 @@
 
 mod crash;
 mod guide;
+mod hostile;
+mod limits;
 mod openssh;
 mod refusals;
 mod roles;

@@ -8,6 +8,7 @@ pub mod ping;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap_complete::engine::ArgValueCompleter;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use shared_cli::{CliError, ExitCode, run_main};
 
@@ -36,7 +37,7 @@ pub struct GlobalArgs {
     #[arg(long, global = true, env = "TELEPORT_USER", value_name = "USER")]
     pub user: Option<String>,
     /// Remote login
-    #[arg(short = 'l', long, global = true, env = "TELEPORT_LOGIN", value_name = "LOGIN")]
+    #[arg(short = 'l', long, global = true, env = "TELEPORT_LOGIN", value_name = "LOGIN", add = ArgValueCompleter::new(commands::completion::logins))]
     pub login: Option<String>,
     /// Do not verify the proxy's web certificate
     #[arg(long, global = true)]
@@ -162,5 +163,13 @@ fn start_log(debug: bool) {
         let filter = tracing_subscriber::EnvFilter::try_from_env("TELEPORT_LOG")
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("debug"));
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
     }
 }

@@ -1,10 +1,11 @@
 //! What tests and the demo need from the machine, installed with its ordinary package managers.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-use crate::run::succeed;
+use crate::run::{self, succeed};
 
 /// A program, and the Debian package that brings it.
 pub(crate) struct Need {
@@ -67,6 +68,23 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Python programs for the tests, in an environment of their own below the build folder. Returns the
+/// folder they are in.
+pub(crate) fn python(programs: &[&str]) -> Result<PathBuf> {
+    let environment = run::target(false).join("python");
+    let folder = environment.join("bin");
+    if programs.iter().all(|program| folder.join(program).is_file()) {
+        return Ok(folder);
+    }
+    eprintln!("installing {}", programs.join(" "));
+    if succeed(Command::new("python3").args(["-m", "venv"]).arg(&environment)).is_err() {
+        install(&[need("/usr/share/doc/python3-venv", "python3-venv")])?;
+        succeed(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+    }
+    succeed(Command::new(folder.join("pip")).args(["install", "--quiet"]).args(programs))?;
+    Ok(folder)
 }
 
 fn present(program: &str) -> bool {

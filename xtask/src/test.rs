@@ -11,12 +11,16 @@ use crate::{completions, layers, packages, run};
 /// Runs all tests; `args` go to `cargo test`.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     packages::install(packages::TEST)?;
+    let tools = packages::python(&["ssh-audit"])?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(tools).chain(std::env::split_paths(&path)))?;
     layers::check()?;
     run::build(&["--bins"], false)?;
     completions::run(true)?;
     let mut child = run::cargo()
         .args(["test", "--workspace", "--locked", "--no-fail-fast"])
         .args(args)
+        .env("PATH", path)
         .stdout(Stdio::piped())
         .spawn()
         .context("start cargo test")?;

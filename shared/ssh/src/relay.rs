@@ -13,6 +13,7 @@
 mod inner;
 mod pump;
 mod session;
+mod shared;
 pub mod table;
 mod tap;
 

@@ -1,8 +1,7 @@
 //! `tsh completion`: the script registers the program itself as the completer, so hosts and logins
 //! are completed live, from the profile and a cache of host names, with no network and no prompt.
 
-use clap::ValueHint;
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::Shells;
 use clap_complete::CompleteEnv;
 use shared_cli::{CliError, ExitCode};
@@ -23,18 +22,7 @@ pub struct CompletionArgs {
 
 /// Answers a shell that asks for candidates, and ends; returns when none does.
 pub fn answer_shell() {
-    CompleteEnv::with_factory(completed_command).var(VARIABLE).complete();
-}
-
-/// The command line with live candidates.
-fn completed_command() -> clap::Command {
-    let hosts = |command: clap::Command| {
-        command.mut_arg("target", |arg| arg.add(ArgValueCompleter::new(targets)).value_hint(ValueHint::Other))
-    };
-    crate::command().mut_subcommand("ssh", hosts).mut_args(|arg| match arg.get_id().as_str() {
-        "login" => arg.add(ArgValueCompleter::new(logins)),
-        _ => arg,
-    })
+    CompleteEnv::with_factory(crate::command).var(VARIABLE).complete();
 }
 
 /// Prints the script.
@@ -52,20 +40,23 @@ fn context() -> Option<Ctx> {
 }
 
 fn known_logins(ctx: &Ctx) -> Vec<String> {
-    ctx.login().map(|login| login.logins()).unwrap_or_default()
+    let logins = ctx.login().map(|login| login.logins()).unwrap_or_default();
+    // The placeholder of a role without logins is no login anybody types.
+    logins.into_iter().filter(|login| !login.starts_with("no-login-")).collect()
 }
 
 fn starting(values: Vec<String>, typed: &str) -> Vec<CompletionCandidate> {
     values.into_iter().filter(|value| value.starts_with(typed)).map(CompletionCandidate::new).collect()
 }
 
-fn logins(typed: &std::ffi::OsStr) -> Vec<CompletionCandidate> {
+/// Logins in the certificate.
+pub(crate) fn logins(typed: &std::ffi::OsStr) -> Vec<CompletionCandidate> {
     let values = context().map(|ctx| known_logins(&ctx)).unwrap_or_default();
     starting(values, &typed.to_string_lossy())
 }
 
 /// `host`, `login@host` once a login is typed, and logins to begin with.
-fn targets(typed: &std::ffi::OsStr) -> Vec<CompletionCandidate> {
+pub(crate) fn targets(typed: &std::ffi::OsStr) -> Vec<CompletionCandidate> {
     let Some(ctx) = context() else { return Vec::new() };
     let typed = typed.to_string_lossy();
     let hosts = ctx.remembered_hosts();

@@ -22,6 +22,9 @@ use shared_ssh::client::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use clap_complete::engine::ArgValueCompleter;
+
+use crate::commands::completion;
 use crate::context::Ctx;
 use connect::{Connected, failed};
 use destination::Destination;
@@ -69,7 +72,7 @@ pub struct SshArgs {
     #[arg(long = "enable-escape-sequences", hide = true, overrides_with = "no_escapes")]
     escapes: bool,
     /// Server: name or address, with the login in front
-    #[arg(value_name = "[USER@]HOST")]
+    #[arg(value_name = "[USER@]HOST", add = ArgValueCompleter::new(completion::targets))]
     target: Option<String>,
     /// Command and its arguments; a shell when left out
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]

@@ -161,3 +161,7 @@ impl Authority for RemoteAuthority {
         self.client.export_authority(kind).await.map_err(authority_error)
     }
 }
+
+#[cfg(test)]
+#[path = "remote_tests.rs"]
+mod tests;

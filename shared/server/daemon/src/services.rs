@@ -159,6 +159,8 @@ struct RunningAuth {
     service: Arc<AuthService>,
     server: server_auth::AuthServer,
     api: tokio::task::JoinHandle<()>,
+    /// Where the API listens.
+    addr: SocketAddr,
 }
 
 impl RunningAuth {
@@ -199,7 +201,7 @@ impl RunningAuth {
                 }
             }
         });
-        Ok(Self { service, server, api })
+        Ok(Self { service, server, api, addr })
     }
 
     async fn end(self) -> Result<(), RunError> {
@@ -292,8 +294,7 @@ impl ProxyHost<'_> {
                     });
                     let authority = LocalAuthority::for_proxy(Arc::clone(&auth.service))
                         .map_err(RunError::AuthApi)?;
-                    let listen = self.config.auth.as_ref().map(|auth| auth.listen_addr);
-                    (authority, Arc::new(path), listen.into_iter().collect())
+                    (authority, Arc::new(path), vec![auth.addr])
                 }
                 None => {
                     let (authority, addr) = self.remote(drain).await?;

@@ -19,6 +19,7 @@ use server_core::{Authority, EventSink as _, EventSpool, RecordingSpool};
 use shared_ssh::server::{ClientIdent, ServerLimits, ciphers_for, serve_outer, server_config};
 use shared_transport::Rewind;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::limit::RateLimit;
@@ -29,6 +30,10 @@ use outer::Door;
 
 /// How long a client that waits for us is waited for.
 const IDENT: Duration = Duration::from_millis(300);
+/// Connections that nobody has logged in on yet, at a time.
+const STARTUPS: usize = 1024;
+/// How long a connection waits for its turn.
+const STARTUP_WAIT: Duration = Duration::from_secs(10);
 /// Failed authentications on one connection: agents offer plain keys first, and each costs one.
 const AUTH_ATTEMPTS: usize = 20;
 
@@ -41,6 +46,8 @@ pub(crate) struct SshProxy {
     keys: HostKeys,
     /// Where this cluster itself listens.
     own: Mutex<Vec<SocketAddr>>,
+    /// Places for connections that nobody has logged in on yet.
+    startups: Arc<Semaphore>,
     /// Failed logins that become events.
     failures: RateLimit,
 }
@@ -55,7 +62,8 @@ impl SshProxy {
         let keys = HostKeys::new(Arc::clone(&authority)).map_err(StartError::HostKey)?;
         let own = Mutex::new(settings.cluster_addrs.clone());
         let failures = RateLimit::new(60, Duration::from_secs(60), 120);
-        Ok(Self { settings, authority, events, recordings, keys, own, failures })
+        let startups = Arc::new(Semaphore::new(STARTUPS));
+        Ok(Self { settings, authority, events, recordings, keys, own, startups, failures })
     }
 
     /// Adds addresses of our own, which need the literal address in a role.
@@ -82,6 +90,11 @@ impl SshProxy {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let place = tokio::time::timeout(STARTUP_WAIT, Arc::clone(&self.startups).acquire_owned()).await;
+        let Ok(Ok(place)) = place else {
+            tracing::warn!(%peer, "too many connections before login");
+            return;
+        };
         let ident = match shared_transport::ssh_identification(&mut stream, IDENT).await {
             Ok(ident) => ident.map(|line| ClientIdent::parse(&line)),
             Err(err) => {
@@ -100,7 +113,7 @@ impl SshProxy {
         };
         let config = server_config(&identity, ciphers.clone(), &self.limits());
         let stop = CancellationToken::new();
-        let door = Arc::new(Door { proxy: Arc::clone(self), peer, ciphers, stop: stop.clone() });
+        let door = Arc::new(Door::new(Arc::clone(self), peer, ciphers, place, stop.clone()));
         let mut serving = std::pin::pin!(serve_outer(door, stream, config, self.settings.timeouts.auth, stop.clone()));
         let overdue = async {
             ending.cancelled().await;

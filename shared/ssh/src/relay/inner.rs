@@ -1,33 +1,25 @@
 //! The server a client meets behind the `proxy:` subsystem, in the name of the target.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use russh::keys::ssh_key::Certificate;
-use russh::server::{self, Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::server::{self, Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, Pty};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::pump::{self, Flow, PumpEnd, Waiting};
-use super::session::{SessionChannel, SessionRelay};
+use super::shared::Shared;
 use super::tap::{ForwardTap, Program, Size, Tap};
-use super::{connect_failed, prohibited, unknown_channel_type};
+use super::unknown_channel_type;
 use crate::elastic::Elastic;
 use crate::guard::Guarded;
-use crate::server::{AuthGate, Login};
 use crate::server::login::{Door, Misbehaved};
+use crate::server::{AuthGate, Login};
 use crate::target::Target;
 
-/// Channels one client may have open.
-const MAX_CHANNELS: usize = 128;
-/// Agent channels of targets that one client serves at a time.
-const MAX_AGENTS: usize = 16;
 /// How long the relays of a connection that has ended may take to finish their recordings.
 const FINISH: Duration = Duration::from_secs(60);
 
@@ -64,40 +56,6 @@ pub(crate) enum InnerError {
     Ssh(#[from] russh::Error),
 }
 
-struct Shared<S: InnerService> {
-    service: Arc<S>,
-    user: Mutex<Option<(S::Identity, String)>>,
-    sessions: Mutex<HashMap<ChannelId, Arc<SessionChannel>>>,
-    channels: AtomicUsize,
-    forwards: AtomicUsize,
-    agents: AtomicUsize,
-    forward_target: tokio::sync::Mutex<Option<Arc<Target>>>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Counts something while it lives.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn new(counter: &'a AtomicUsize, limit: usize) -> Option<Self> {
-        let counted = counter
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < limit).then_some(now + 1))
-            .is_ok();
-        counted.then_some(Self(counter))
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// Answers one client in the name of the target.
 struct Inner<S: InnerService> {
     door: Door,
@@ -120,17 +78,7 @@ where
     let door = Door::default();
     let stop = stop.child_token();
     let (admitted, mut is_admitted) = watch::channel(false);
-    let shared = Arc::new(Shared {
-        service,
-        user: Mutex::default(),
-        sessions: Mutex::default(),
-        channels: AtomicUsize::new(0),
-        forwards: AtomicUsize::new(0),
-        agents: AtomicUsize::new(0),
-        forward_target: tokio::sync::Mutex::default(),
-        stop: stop.clone(),
-        tasks: TaskTracker::new(),
-    });
+    let shared = Arc::new(Shared::new(service, stop.clone()));
     let handler = Inner { door: door.clone(), shared: Arc::clone(&shared), admitted };
     let cut = CancellationToken::new();
     let stream = Elastic::new(Guarded::new(stream, cut.clone()));
@@ -143,8 +91,7 @@ where
     let watching = async {
         match tokio::time::timeout(patience, is_admitted.wait_for(|admitted| *admitted)).await.map(|waited| waited.is_ok()) {
             Ok(true) => {
-                let user = lock(&shared.user).clone();
-                match user {
+                match shared.user() {
                     Some((identity, _)) => shared.service.ended(&identity).await,
                     None => std::future::pending().await,
                 }
@@ -164,8 +111,7 @@ where
             }
         }
         text = watching => {
-            let sessions: Vec<_> = lock(&shared.sessions).values().cloned().collect();
-            futures::future::join_all(sessions.iter().map(|session| session.end_with(&text))).await;
+            shared.end_all(&text).await;
         }
         () = stop.cancelled() => {}
     }
@@ -179,150 +125,8 @@ where
         let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
     }
     cut.cancel();
-    if let Some(target) = shared.forward_target.lock().await.take() {
-        target.disconnect().await;
-    }
+    shared.end_forwards().await;
     door.report()
-}
-
-impl<S: InnerService> Shared<S> {
-    fn user(&self) -> Option<(S::Identity, String)> {
-        lock(&self.user).clone()
-    }
-
-    fn session(&self, id: ChannelId) -> Option<Arc<SessionChannel>> {
-        lock(&self.sessions).get(&id).cloned()
-    }
-
-    async fn open_session(self: Arc<Self>, channel: Channel<Msg>, reply: ChannelOpenHandle, handle: Handle) {
-        let Some((identity, login)) = self.user() else { return };
-        let Some(_counted) = Counted::new(&self.channels, MAX_CHANNELS) else {
-            return reply.reject(russh::ChannelOpenFailure::ResourceShortage).await;
-        };
-        let connecting = async {
-            let target = self.service.connect(&identity, &login).await?;
-            let theirs = target.open_session().await.map_err(|err| format!("ssh: {err}"))?;
-            Ok::<_, String>((target, theirs))
-        };
-        let (target, theirs) = tokio::select! {
-            connected = connecting => match connected {
-                Ok(connected) => connected,
-                Err(text) => return reply.reject(connect_failed(text)).await,
-            },
-            () = self.stop.cancelled() => return,
-        };
-        let tap = self.service.tap(&identity, &login, &target).await;
-        let id = channel.id();
-        let relay = SessionRelay::new(channel, handle.clone(), theirs, Arc::clone(&target), tap, self.stop.child_token());
-        let session = Arc::clone(&relay.shared);
-        lock(&self.sessions).insert(id, session);
-        reply.accept().await;
-        tokio::select! {
-            () = relay.run(&self.channels) => {}
-            () = self.serve_agents(&target, &handle) => {}
-        }
-        lock(&self.sessions).remove(&id);
-    }
-
-    /// Passes agent channels from the target to the client. Never ends by itself.
-    async fn serve_agents(&self, target: &Arc<Target>, client: &Handle) {
-        let mut running = futures::stream::FuturesUnordered::new();
-        loop {
-            tokio::select! {
-                Some(theirs) = target.next_agent() => {
-                    running.push(self.serve_agent(theirs, client));
-                }
-                Some(()) = futures::StreamExt::next(&mut running), if !running.is_empty() => {}
-                else => return std::future::pending().await,
-            }
-        }
-    }
-
-    async fn serve_agent(&self, theirs: Channel<russh::client::Msg>, client: &Handle) {
-        let Some(_counted) = Counted::new(&self.agents, MAX_AGENTS) else { return };
-        let Ok(ours) = client.channel_open_agent().await else { return };
-        let Some(_channel) = Counted::new(&self.channels, MAX_CHANNELS) else { return };
-        let (mut theirs, mut ours) = (theirs.into_stream(), ours.into_stream());
-        let _ = tokio::io::copy_bidirectional(&mut theirs, &mut ours).await;
-    }
-
-    /// The connection that all forwarded connections share.
-    async fn forward_connection(&self, identity: &S::Identity, login: &str) -> Result<Arc<Target>, String> {
-        let mut slot = self.forward_target.lock().await;
-        if let Some(target) = slot.as_ref().filter(|target| !target.is_closed()) {
-            return Ok(Arc::clone(target));
-        }
-        let target = self.service.connect(identity, login).await?;
-        *slot = Some(Arc::clone(&target));
-        Ok(target)
-    }
-
-    async fn forward(
-        self: Arc<Self>,
-        channel: Channel<Msg>,
-        reply: ChannelOpenHandle,
-        to: (String, u32),
-        from: (String, u32),
-    ) {
-        let Some((identity, login)) = self.user() else { return };
-        let (Some(_channel), Some(_forward)) =
-            (Counted::new(&self.channels, MAX_CHANNELS), Counted::new(&self.forwards, MAX_CHANNELS))
-        else {
-            return reply.reject(russh::ChannelOpenFailure::ResourceShortage).await;
-        };
-        let connecting = async {
-            let tap = match self.service.forward(&identity, &login, (&to.0, to.1)).await {
-                Ok(tap) => tap,
-                Err(text) => return Err(prohibited(text)),
-            };
-            let opened = async {
-                let target = self.forward_connection(&identity, &login).await?;
-                target.open_direct_tcpip((&to.0, to.1), (&from.0, from.1)).await.map_err(|err| format!("{err}"))
-            };
-            match opened.await {
-                Ok(theirs) => Ok((tap, theirs)),
-                Err(text) => {
-                    tap.end(0, 0, Some(text.clone())).await;
-                    Err(connect_failed(text))
-                }
-            }
-        };
-        let (tap, theirs) = tokio::select! {
-            connected = connecting => match connected {
-                Ok(connected) => connected,
-                Err(refusal) => return reply.reject(refusal).await,
-            },
-            () = self.stop.cancelled() => return,
-        };
-        reply.accept().await;
-        let (mut client_read, client_write) = channel.split();
-        let (mut target_read, target_write) = theirs.split();
-        let (to_target, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
-        let limits = pump::Limits::default();
-        let relay = async {
-            let (up_waits, down_waits) = (Waiting::default(), Waiting::default());
-            let flow = Flow { siblings: &self.channels, moved: &to_target, mine: &up_waits, opposite: &down_waits };
-            let up = pump::pump(&mut client_read, &target_write, flow, limits, pump::Ignore);
-            let flow = Flow { siblings: &self.forwards, moved: &to_client, mine: &down_waits, opposite: &up_waits };
-            let down = pump::pump(&mut target_read, &client_write, flow, limits, pump::Ignore);
-            tokio::pin!(up, down);
-            tokio::select! {
-                // Whoever closes has said all; the rest of the other direction has no reader.
-                end = &mut up => if end == PumpEnd::Broken { down.await } else { end },
-                end = &mut down => if end == PumpEnd::Broken { up.await } else { end },
-            }
-        };
-        let error = tokio::select! {
-            end = relay => (end == PumpEnd::Overflow).then(|| "one side does not read".to_owned()),
-            () = self.stop.cancelled() => None,
-        };
-        let closing = async {
-            let _ = client_write.close().await;
-            let _ = target_write.close().await;
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
-        tap.end(to_target.load(Ordering::Relaxed), to_client.load(Ordering::Relaxed), error).await;
-    }
 }
 
 impl<S: InnerService> Inner<S> {
@@ -358,7 +162,7 @@ impl<S: InnerService> server::Handler for Inner<S> {
     async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
         match self.door.certificate(self.shared.service.as_ref(), user, certificate).await? {
             Ok(identity) => {
-                *lock(&self.shared.user) = Some((identity, user.to_owned()));
+                self.shared.admitted(identity, user);
                 self.admitted.send_replace(true);
                 Ok(Auth::Accept)
             }

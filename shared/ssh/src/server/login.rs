@@ -82,7 +82,7 @@ impl Door {
     pub(crate) fn none(&self, user: &str) -> Result<Auth, Misbehaved> {
         self.bind(user)?;
         self.with(|login| {
-            login.failure.get_or_insert_with(|| "no valid certificate was presented".to_owned());
+            login.failure.get_or_insert_with(|| "no certificate that is signed and within its validity was presented".to_owned());
         });
         Ok(Auth::reject())
     }

@@ -1,7 +1,7 @@
 //! What users ask the proxy for, once they are in.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use shared_pki::verify::SshVerifier;
 use shared_ssh::russh::cipher;
 use shared_ssh::server::{AuthGate, OuterService, OuterSession, ProxyRequest, RequestError, Subsystem, SubsystemReply};
 use shared_types::RecordingMode;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::SshProxy;
@@ -25,7 +26,21 @@ pub(super) struct Door {
     pub(super) proxy: Arc<SshProxy>,
     pub(super) peer: SocketAddr,
     pub(super) ciphers: Vec<cipher::Name>,
-    pub(super) stop: CancellationToken,
+    stop: CancellationToken,
+    /// Given back once somebody is in.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Door {
+    pub(super) fn new(
+        proxy: Arc<SshProxy>,
+        peer: SocketAddr,
+        ciphers: Vec<cipher::Name>,
+        place: OwnedSemaphorePermit,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { proxy, peer, ciphers, stop, place: Mutex::new(Some(place)) }
+    }
 }
 
 #[async_trait]
@@ -40,6 +55,7 @@ impl AuthGate for Door {
         if identity.cluster != state.cluster {
             return Err(format!("certificate is of cluster {}", identity.cluster));
         }
+        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
         Ok(Arc::new(identity))
     }
 }

@@ -91,12 +91,13 @@ impl SessionTap {
     }
 
     /// What to do when recording went wrong: end the session, or go on without.
-    fn failed(&self, step: &str, err: &RecordError) -> Result<(), String> {
+    async fn failed(&self, step: &str, err: &RecordError) -> Result<(), String> {
         tracing::error!(sid = %self.sid, error = %chain(err), "{step}");
-        match self.recording.strictness {
-            Strictness::Strict => Err("the session cannot be recorded, and its recording is mandatory".to_owned()),
-            Strictness::BestEffort => Ok(()),
-        }
+        let strict = self.recording.strictness == Strictness::Strict;
+        let outcome = if strict { "the session ends" } else { "the session goes on without" };
+        let reason = format!("session {} cannot be recorded, {outcome}: {step}: {}", self.sid, chain(err));
+        self.recording.emit(vec![self.party.rejected(&reason)]).await;
+        if strict { Err("the session cannot be recorded, and its recording is mandatory".to_owned()) } else { Ok(()) }
     }
 
     fn refuse_copy(&self, kind: &Kind) -> Option<AuditEvent> {
@@ -150,7 +151,7 @@ impl Tap for SessionTap {
         if recorded {
             match self.begin(interactive).await {
                 Ok(begun) => recorder = Some(Arc::new(begun)),
-                Err(err) => self.failed("begin recording", &err)?,
+                Err(err) => self.failed("begin recording", &err).await?,
             }
             let size = start.pty.as_ref().map(|pty| pty.size);
             let mut event = self.party.start(self.sid, size, command, self.recording.mode);
@@ -158,7 +159,7 @@ impl Tap for SessionTap {
                 match begun.event(event.clone()).await {
                     Ok(numbered) => event = numbered,
                     Err(err) => {
-                        self.failed("record the beginning", &err)?;
+                        self.failed("record the beginning", &err).await?;
                         recorder = None;
                     }
                 }
@@ -181,7 +182,7 @@ impl Tap for SessionTap {
             Ok(()) => Ok(()),
             Err(err) => {
                 self.stop_recording();
-                self.failed("record output", &err)
+                self.failed("record output", &err).await
             }
         }
     }
@@ -194,7 +195,7 @@ impl Tap for SessionTap {
                 self.recording.emit(vec![event]).await;
                 Ok(())
             }
-            Err(err) => self.failed("record a resize", &err),
+            Err(err) => self.failed("record a resize", &err).await,
         }
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Visit {
     /// Who got in at the listener.
     pub(super) identity: Arc<Identity>,
     outer_login: String,
+    /// The login behind the door, which may be another.
+    inner_login: Mutex<Option<String>>,
     agent: AgentSource,
     host: HostName,
     port: u16,
@@ -64,6 +66,7 @@ impl Visit {
             ciphers: door.ciphers.clone(),
             identity: session.identity,
             outer_login: session.login,
+            inner_login: Mutex::default(),
             agent: session.agent,
             host,
             port,
@@ -276,6 +279,7 @@ impl AuthGate for Visit {
         if identity.user != self.identity.user || identity.cluster != self.identity.cluster {
             return Err(format!("certificate of {} on a connection of {}", identity.user, self.identity.user));
         }
+        *self.inner_login.lock().unwrap_or_else(PoisonError::into_inner) = Some(login.to_owned());
         Ok(Arc::new(identity))
     }
 }
@@ -315,10 +319,9 @@ impl InnerService for Visit {
         identity.permits.agent_forwarding && access::options(&state, &self.identity).forward_agent
     }
 
-    async fn ended(&self, identity: &Arc<Identity>) -> String {
-        let login = self.outer_login.clone();
-        let _ = identity;
-        watch::ended(self, &login).await
+    async fn ended(&self, _identity: &Arc<Identity>) -> String {
+        let inner = self.inner_login.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        watch::ended(self, &inner.unwrap_or_else(|| self.outer_login.clone())).await
     }
 }
 
