@@ -186,7 +186,7 @@ async fn signing(lent: Lent, key: UserKey, facts: Facts) -> Result<()> {
     let plain_key = russh::keys::PublicKey::from(plain_key).to_bytes()?;
     let forged = forged.blob()?;
 
-    type Change<'a> = &'a dyn Fn(UserAuthRequest<'_>) -> Vec<u8>;
+    type Change<'a> = &'a (dyn Fn(UserAuthRequest<'_>) -> Vec<u8> + Sync);
     let cases: [(&str, Change<'_>); 8] = [
         ("another session", &|request| {
             encode_userauth(&UserAuthRequest { session_id: &other.session_id, ..request })

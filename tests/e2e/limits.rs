@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 use russh::client::{self, Session};
 use russh::keys::PublicKeyOrCertificate;
 use russh::keys::agent::AgentIdentity;
-use russh::keys::ssh_key::{Certificate, HashAlg};
+use russh::keys::signature::Signer as _;
+use russh::keys::ssh_key::encoding::Encode as _;
+use russh::keys::ssh_key::{Certificate, HashAlg, Signature};
 use russh::{ChannelId, ChannelOpenFailure};
 use shared_pki::{KeyPair, parse_certificate_line};
-use shared_ssh::agent::AgentKey;
 use shared_ssh::wire::{Put, UserAuthRequest, encode_userauth};
 use shared_testkit::{Home, run, until};
 use tokio::time::timeout;
@@ -150,6 +151,11 @@ fn key(home: &Home) -> Result<KeyPair> {
     Ok(KeyPair::from_openssh_pem(&std::fs::read_to_string(home.ssh_key())?)?)
 }
 
+fn signature(key: &KeyPair, data: &[u8]) -> Result<Vec<u8>> {
+    let signature: Signature = key.private().try_sign(data)?;
+    Ok(signature.encode_vec()?)
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
 }
@@ -214,11 +220,11 @@ enum Instead {
     /// The request with these bytes for a signature.
     Signature(Vec<u8>),
     /// The request for another user, rightly signed.
-    User(&'static str, Arc<AgentKey>),
+    User(&'static str, Arc<KeyPair>),
     /// Another packet.
     Packet(Vec<u8>),
     /// The right one.
-    Right(Arc<AgentKey>),
+    Right(Arc<KeyPair>),
 }
 
 #[derive(Debug)]
@@ -242,9 +248,8 @@ impl russh::Signer for Cheat {
     async fn auth_sign(&mut self, _: &AgentIdentity, _: Option<HashAlg>, to_sign: Vec<u8>) -> Result<Vec<u8>, NotSigned> {
         self.asked += 1;
         let request = UserAuthRequest::parse(&to_sign).map_err(|_| NotSigned)?;
-        let signed = |mut data: Vec<u8>, key: &AgentKey| {
-            let signature = key.sign(&data).map_err(|_| NotSigned)?;
-            data.put_string(&signature);
+        let signed = |mut data: Vec<u8>, key: &KeyPair| {
+            data.put_string(&signature(key, &data).map_err(|_| NotSigned)?);
             Ok(data)
         };
         match &self.instead {
@@ -297,15 +302,8 @@ fn an_offer_without_a_signature_is_no_login() -> Result<()> {
     let mut stage = Stage::new("offer")?;
     let (address, login) = (stage.cluster.address("ssh").to_owned(), stage.login.clone());
     let certificate = certificate(&stage.joe)?;
-    let own = key(&stage.joe)?;
-    let agent_key = Arc::new(AgentKey::new(own.private().clone(), certificate.clone(), "joe")?);
-    let stranger = KeyPair::generate()?;
-    let by_stranger = {
-        use russh::keys::signature::Signer as _;
-        use russh::keys::ssh_key::encoding::Encode as _;
-        let signature: russh::keys::ssh_key::Signature = stranger.private().try_sign(b"something else")?;
-        signature.encode_vec()?
-    };
+    let own = Arc::new(key(&stage.joe)?);
+    let by_stranger = signature(&KeyPair::generate()?, b"something else")?;
     runtime()?.block_on(async {
         for (name, instead) in [
             ("nothing", Instead::Nothing),
@@ -313,13 +311,13 @@ fn an_offer_without_a_signature_is_no_login() -> Result<()> {
             ("another key's signature", Instead::Signature(by_stranger)),
             ("a channel", Instead::Packet(channel_open())),
             ("success", Instead::Packet(success())),
-            ("another user's request", Instead::User("deputy", Arc::clone(&agent_key))),
+            ("another user's request", Instead::User("deputy", Arc::clone(&own))),
         ] {
             let (inside, asked) = try_in(&address, &login, &certificate, instead).await.context(name)?;
             ensure!(asked == 1, "{name}: the offer was not taken up, so this proves nothing");
             ensure!(!inside, "{name} in place of a signature is a login");
         }
-        let (inside, _) = try_in(&address, &login, &certificate, Instead::Right(agent_key)).await?;
+        let (inside, _) = try_in(&address, &login, &certificate, Instead::Right(own)).await?;
         ensure!(inside, "the right signature");
         Ok(())
     })?;

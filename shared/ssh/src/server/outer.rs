@@ -261,6 +261,17 @@ impl<S: OuterService> server::Handler for Outer<S> {
         Ok(())
     }
 
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket_path: &str,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(crate::relay::unknown_channel_type("direct-streamlocal@openssh.com")).await;
+        Ok(())
+    }
+
     async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Self::Error> {
         self.channels.remove(&channel);
         Ok(())
