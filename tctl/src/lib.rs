@@ -101,8 +101,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, CliErro
     };
     let cli = Cli::from_arg_matches(&matches).map_err(|error| CliError::usage(error.to_string()))?;
     if cli.global.debug {
-        let filter = tracing_subscriber::EnvFilter::new("debug");
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(std::io::stderr)
+            .init();
     }
     match cli.command {
         Command::Version(args) => commands::version::run(&args),

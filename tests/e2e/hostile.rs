@@ -159,7 +159,12 @@ async fn binding(lent: Lent, key: UserKey, facts: Facts) -> Result<()> {
     let second = Reached::server(target).await?;
     bind_of("a second bind", second.bind(), vec![reached.bind()]).is_refused_by(&lent).await?;
     bind_of("a replayed bind", reached.bind(), vec![]).is_refused_by(&lent).await?;
-    bind_of("the same bind twice", second.bind(), vec![second.bind()]).is_refused_by(&lent).await
+    bind_of("the same bind twice", second.bind(), vec![second.bind()]).is_refused_by(&lent).await?;
+
+    // The control: what is no attack is not refused.
+    let honest = Reached::server(target).await?;
+    ensure!(bind_of("an honest bind", honest.bind(), vec![]).is_refused_by(&lent).await.is_err(), "an honest bind is refused");
+    Ok(())
 }
 
 #[test]

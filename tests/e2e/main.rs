@@ -1,11 +1,14 @@
 //! End-to-end tests: our built programs against real sshd, OpenSSH clients and ssh-agents. One
 //! file per acceptance topic.
 
+mod audit;
 mod crash;
+mod fuzz;
 mod guide;
 mod hostile;
 mod limits;
 mod openssh;
+mod play;
 mod refusals;
 mod roles;
 mod support;

@@ -9,7 +9,7 @@ use crate::support::Stage;
 #[test]
 fn sql_needs_list_read_and_use() -> Result<()> {
     let stage = Stage::new("sql")?;
-    stage.cluster.create(
+    let _created = stage.cluster.create(
         "kind: role\nversion: v7\nmetadata:\n  name: half\nspec:\n  allow:\n    rules:\n    - resources: [audit_query]\n      verbs: [list, read]\n",
     )?;
     let ann = stage.cluster.user("ann", "half", &stage.login)?;
@@ -56,10 +56,10 @@ fn the_recording_mode_switches_live() -> Result<()> {
             "kind: session_recording_config\nversion: v2\nmetadata:\n  name: session-recording-config\nspec:\n  mode: {mode}\n"
         ))
     };
-    mode("proxy")?;
+    let _switched = mode("proxy")?;
     let echoed = run(&mut stage.tsh_ssh(&[], &["echo", "on"]), "", 60)?.ok();
     assert_eq!(echoed.text(), "on\n");
-    mode("off")?;
+    let _switched = mode("off")?;
     let echoed = run(&mut stage.tsh_ssh(&[], &["echo", "off"]), "", 60)?.ok();
     assert_eq!(echoed.text(), "off\n");
     Ok(())

@@ -160,9 +160,10 @@ fn wait(
 
 fn start_log(debug: bool) {
     if debug {
-        let filter = tracing_subscriber::EnvFilter::try_from_env("TELEPORT_LOG")
-            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("debug"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(std::io::stderr)
+            .init();
     }
 }
 

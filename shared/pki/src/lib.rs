@@ -21,6 +21,7 @@ mod cidr;
 mod der;
 mod error;
 mod extension;
+pub mod fuzz;
 mod identity;
 mod keys;
 mod pem;

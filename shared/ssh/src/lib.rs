@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod client;
 mod elastic;
+pub mod fuzz;
 mod guard;
 pub mod relay;
 pub mod server;

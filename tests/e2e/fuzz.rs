@@ -1,0 +1,219 @@
+//! The fuzz targets of `fuzz/`, for seconds each: well-formed inputs, damaged in ways that parsers dislike. An input
+//! that breaks a promise is printed; it belongs into a test of the crate then.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use chrono::{DateTime, Utc};
+use shared_pki::ssh_key::certificate::{Builder, CertType};
+use shared_pki::{CaKind, CertAuthority, HostCertSpec, HostTlsSpec, KeyPair, TlsKey, UserCertSpec};
+use shared_recording::{Header, Limits, SessionRecorder};
+use shared_ssh::wire::{
+    AuthMethod, IdentityEntry, Reply, Request, SSH_CONNECTION, SessionBind, UserAuthRequest, encode_userauth,
+};
+use shared_types::{ClusterName, HostId, SessionId, SystemRole};
+
+/// How long each target runs.
+const FOR: Duration = Duration::from_secs(3);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Numbers that are nothing special but the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Below `limit`; 0 where nothing is.
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % (limit.max(1) as u64)).unwrap_or_default()
+    }
+
+    fn byte(&mut self) -> u8 {
+        const LIKED: [u8; 12] = [0, 1, 0x7f, 0x80, 0xff, 0x1b, b'@', b':', b'-', b'\n', b'"', 0x20];
+        if self.next().is_multiple_of(2) { LIKED[self.below(LIKED.len())] } else { self.next().to_le_bytes()[3] }
+    }
+
+    /// One of `seeds`, damaged a little or a lot.
+    fn damaged(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
+        let mut data = seeds[self.below(seeds.len())].clone();
+        for _ in 0..self.below(6) {
+            let (at, end) = (self.below(data.len()), self.below(data.len() + 1));
+            let (from, to) = (at.min(end), at.max(end));
+            match self.below(7) {
+                0 if !data.is_empty() => data[at] = self.byte(),
+                1 if !data.is_empty() => data[at] ^= 1 << self.below(8),
+                2 => data.truncate(end),
+                3 => data.insert(end, self.byte()),
+                4 if data.len() < 100_000 => {
+                    let piece = data[from..to].to_vec();
+                    data.splice(end..end, piece);
+                }
+                5 => drop(data.drain(from..to)),
+                _ => {
+                    let length = [0_u32, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX][self.below(5)].to_be_bytes();
+                    for (byte, new) in data.iter_mut().skip(at).zip(length) {
+                        *byte = new;
+                    }
+                }
+            }
+        }
+        if self.below(8) == 0 {
+            let other = &seeds[self.below(seeds.len())];
+            let cut = self.below(other.len());
+            data.truncate(self.below(data.len() + 1));
+            data.extend_from_slice(&other[cut..]);
+        }
+        data
+    }
+}
+
+/// Runs a target on its seeds and on damaged ones.
+fn fuzz(target: impl Fn(&[u8]), seeds: &[Vec<u8>]) -> Result<()> {
+    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+    let begun = Instant::now();
+    let mut runs = 0_u64;
+    let mut seeds_left = seeds.iter();
+    while begun.elapsed() < FOR {
+        let data = seeds_left.next().cloned().unwrap_or_else(|| numbers.damaged(seeds));
+        let kept = std::panic::catch_unwind(AssertUnwindSafe(|| target(&data)));
+        ensure!(kept.is_ok(), "after {runs} inputs, this one breaks a promise: {}", data.escape_ascii());
+        runs += 1;
+    }
+    ensure!(runs > 100, "only {runs} inputs");
+    Ok(())
+}
+
+fn moment() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_790_000_000, 0).unwrap_or_default()
+}
+
+fn cluster() -> Result<ClusterName> {
+    Ok("example.com".parse()?)
+}
+
+#[test]
+fn certificates() -> Result<()> {
+    let users = CertAuthority::generate(CaKind::User, &cluster()?, moment())?;
+    let hosts = CertAuthority::generate(CaKind::Host, &cluster()?, moment())?;
+    let key = KeyPair::generate()?;
+    let logins = vec!["root".parse()?, "joe".parse()?];
+    let user = UserCertSpec::new(key.public().clone(), "joe".parse()?, logins, cluster()?, moment(), HOUR);
+    let user = users.ssh_ca()?.sign_user(user)?;
+    let host = hosts.ssh_ca()?.sign_host(HostCertSpec {
+        public_key: key.public().clone(),
+        principals: vec!["db".into(), "*.example.com".into()],
+        role: SystemRole::Node,
+        cluster: cluster()?,
+        now: moment(),
+        ttl: Some(HOUR),
+    })?;
+    // What no authority of ours would sign: a critical option, and a certificate without principals.
+    let mut odd = Builder::new(vec![7; 16], key.public(), 1_789_999_000, 1_790_009_000)?;
+    odd.cert_type(CertType::User)?.key_id("joe")?.valid_principal("root")?.critical_option("force-command", "id")?;
+    let mut open = Builder::new(vec![7; 16], key.public(), 1_789_999_000, 1_790_009_000)?;
+    open.cert_type(CertType::Host)?.all_principals_valid()?;
+    let tls_key = TlsKey::generate()?;
+    let spec = HostTlsSpec {
+        host_id: HostId::random(),
+        role: SystemRole::Auth,
+        cluster: cluster()?,
+        names: vec!["localhost".into()],
+    };
+    let tls = hosts.tls_ca()?.sign_server(&spec, &tls_key.public(), moment(), Some(HOUR))?;
+    let seeds = [
+        user.to_bytes()?,
+        host.to_bytes()?,
+        odd.sign(key.private())?.to_bytes()?,
+        open.sign(key.private())?.to_bytes()?,
+        user.to_openssh()?.into_bytes(),
+        key.public_openssh().into_bytes(),
+        tls.der().to_vec(),
+    ];
+    fuzz(shared_pki::fuzz::certificate, &seeds)
+}
+
+#[test]
+fn agent_messages() -> Result<()> {
+    let hosts = CertAuthority::generate(CaKind::Host, &cluster()?, moment())?;
+    let key = KeyPair::generate()?;
+    let host = hosts.ssh_ca()?.sign_host(HostCertSpec {
+        public_key: key.public().clone(),
+        principals: vec!["db".into()],
+        role: SystemRole::Node,
+        cluster: cluster()?,
+        now: moment(),
+        ttl: Some(HOUR),
+    })?;
+    let blob = host.to_bytes()?;
+    let request = |method| {
+        encode_userauth(&UserAuthRequest {
+            session_id: &[7; 32],
+            user: b"root",
+            service: SSH_CONNECTION.as_bytes(),
+            method,
+            algorithm: b"ssh-ed25519-cert-v01@openssh.com",
+            key: &blob,
+        })
+    };
+    let bind = SessionBind { host_key: &blob, session_id: &[7; 32], signature: &blob[..80], forwarding: false };
+    let entry = IdentityEntry { key: blob.clone(), comment: "teleport:joe".into() };
+    let seeds = [
+        bind.encode(),
+        Request::encode_list(),
+        Request::encode_sign(&blob, &request(AuthMethod::HostBound(&blob)), 0),
+        Request::encode_remove(&blob),
+        request(AuthMethod::PublicKey),
+        request(AuthMethod::HostBound(&blob)),
+        Reply::Identities(vec![entry.clone(), entry]).encode(),
+        Reply::Signature(blob.clone()).encode(),
+        [bind.encode(), vec![0xff], Request::encode_list()].concat(),
+    ];
+    fuzz(shared_ssh::fuzz::agent, &seeds)
+}
+
+#[test]
+fn recordings() -> Result<()> {
+    let header = Header { cluster: cluster()?, session: SessionId::random(), recorder: HostId::random() };
+    let mut recorder = SessionRecorder::new(header, Limits { raw: 1024 }, None);
+    let mut slices = Vec::new();
+    for line in 0..60 {
+        recorder.output(format!("line {line} \x1b[3{}mred\x1b[0m\r\n", line % 8).into(), moment(), &mut slices)?;
+    }
+    recorder.finish(moment(), &mut slices)?;
+    let whole: Vec<u8> = slices.iter().flat_map(|slice| slice.bytes.to_vec()).collect();
+    let first = slices.first().map(|slice| slice.bytes.to_vec()).unwrap_or_default();
+    ensure!(slices.len() > 1, "one slice only");
+    fuzz(shared_recording::fuzz::recording, &[whole, first])
+}
+
+#[test]
+fn terminal_output() -> Result<()> {
+    let seeds = [
+        b"plain \xe6\xbc\xa2\xe5\xad\x97 \x1b[1;31mred\x1b[0m\r\n\x1b[2J\x1b[H\x1b[?25l".to_vec(),
+        b"\x1b]52;c;ZXZpbA==\x07\x1b]0;title\x1b\\\x1bPq#0\x1b\\\x1b[c\x1b[6n\x1b[?1049h\x1b[?2004h".to_vec(),
+        b"\x1b_apc\x1b\\\x1b^pm\x1b\\\x9b31m\x90x\x9c\x1b]8;;http://x\x07link\x1b(0lqk\x1b(B".to_vec(),
+    ];
+    fuzz(shared_recording::fuzz::output, &seeds)
+}
+
+#[test]
+fn proxy_requests() -> Result<()> {
+    let seeds = [
+        "proxy:web-1:22", "proxy:[::1]:22", "proxy:::1:22", "proxy:10.0.0.7:3022@leaf.example.com",
+        "proxy:web-1:22@default@leaf", "proxysites", "proxy:@leaf", "proxy:-oProxyCommand=x:22", "proxy:a\x1b[0m\u{202e}:22",
+    ];
+    fuzz(shared_ssh::fuzz::proxy_request, &seeds.map(|seed| seed.as_bytes().to_vec()))
+}
+
+/// The control: a promise that is broken is seen.
+#[test]
+fn a_target_that_panics_is_told() {
+    let picky = |data: &[u8]| assert!(!data.contains(&0xff));
+    assert!(fuzz(picky, &[b"seed".to_vec()]).is_err());
+}
