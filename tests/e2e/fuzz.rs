@@ -10,7 +10,8 @@ use shared_pki::ssh_key::certificate::{Builder, CertType};
 use shared_pki::{CaKind, CertAuthority, HostCertSpec, HostTlsSpec, KeyPair, TlsKey, UserCertSpec};
 use shared_recording::{Header, Limits, SessionRecorder};
 use shared_ssh::wire::{
-    AuthMethod, IdentityEntry, Reply, Request, SSH_CONNECTION, SessionBind, UserAuthRequest, encode_userauth,
+    AuthMethod, IdentityEntry, Reply, Request, SSH_CONNECTION, SessionBind, UserAuthRequest,
+    encode_userauth,
 };
 use shared_types::{ClusterName, HostId, SessionId, SystemRole};
 
@@ -36,7 +37,11 @@ impl Numbers {
 
     fn byte(&mut self) -> u8 {
         const LIKED: [u8; 12] = [0, 1, 0x7f, 0x80, 0xff, 0x1b, b'@', b':', b'-', b'\n', b'"', 0x20];
-        if self.next().is_multiple_of(2) { LIKED[self.below(LIKED.len())] } else { self.next().to_le_bytes()[3] }
+        if self.next().is_multiple_of(2) {
+            LIKED[self.below(LIKED.len())]
+        } else {
+            self.next().to_le_bytes()[3]
+        }
     }
 
     /// One of `seeds`, damaged a little or a lot.
@@ -56,7 +61,8 @@ impl Numbers {
                 }
                 5 => drop(data.drain(from..to)),
                 _ => {
-                    let length = [0_u32, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX][self.below(5)].to_be_bytes();
+                    let length =
+                        [0_u32, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX][self.below(5)].to_be_bytes();
                     for (byte, new) in data.iter_mut().skip(at).zip(length) {
                         *byte = new;
                     }
@@ -82,7 +88,11 @@ fn fuzz(target: impl Fn(&[u8]), seeds: &[Vec<u8>]) -> Result<()> {
     while begun.elapsed() < FOR {
         let data = seeds_left.next().cloned().unwrap_or_else(|| numbers.damaged(seeds));
         let kept = std::panic::catch_unwind(AssertUnwindSafe(|| target(&data)));
-        ensure!(kept.is_ok(), "after {runs} inputs, this one breaks a promise: {}", data.escape_ascii());
+        ensure!(
+            kept.is_ok(),
+            "after {runs} inputs, this one breaks a promise: {}",
+            data.escape_ascii()
+        );
         runs += 1;
     }
     ensure!(runs > 100, "only {runs} inputs");
@@ -103,7 +113,8 @@ fn certificates() -> Result<()> {
     let hosts = CertAuthority::generate(CaKind::Host, &cluster()?, moment())?;
     let key = KeyPair::generate()?;
     let logins = vec!["root".parse()?, "joe".parse()?];
-    let user = UserCertSpec::new(key.public().clone(), "joe".parse()?, logins, cluster()?, moment(), HOUR);
+    let user =
+        UserCertSpec::new(key.public().clone(), "joe".parse()?, logins, cluster()?, moment(), HOUR);
     let user = users.ssh_ca()?.sign_user(user)?;
     let host = hosts.ssh_ca()?.sign_host(HostCertSpec {
         public_key: key.public().clone(),
@@ -115,7 +126,10 @@ fn certificates() -> Result<()> {
     })?;
     // What no authority of ours would sign: a critical option, and a certificate without principals.
     let mut odd = Builder::new(vec![7; 16], key.public(), 1_789_999_000, 1_790_009_000)?;
-    odd.cert_type(CertType::User)?.key_id("joe")?.valid_principal("root")?.critical_option("force-command", "id")?;
+    odd.cert_type(CertType::User)?
+        .key_id("joe")?
+        .valid_principal("root")?
+        .critical_option("force-command", "id")?;
     let mut open = Builder::new(vec![7; 16], key.public(), 1_789_999_000, 1_790_009_000)?;
     open.cert_type(CertType::Host)?.all_principals_valid()?;
     let tls_key = TlsKey::generate()?;
@@ -161,7 +175,12 @@ fn agent_messages() -> Result<()> {
             key: &blob,
         })
     };
-    let bind = SessionBind { host_key: &blob, session_id: &[7; 32], signature: &blob[..80], forwarding: false };
+    let bind = SessionBind {
+        host_key: &blob,
+        session_id: &[7; 32],
+        signature: &blob[..80],
+        forwarding: false,
+    };
     let entry = IdentityEntry { key: blob.clone(), comment: "teleport:joe".into() };
     let seeds = [
         bind.encode(),
@@ -179,11 +198,16 @@ fn agent_messages() -> Result<()> {
 
 #[test]
 fn recordings() -> Result<()> {
-    let header = Header { cluster: cluster()?, session: SessionId::random(), recorder: HostId::random() };
+    let header =
+        Header { cluster: cluster()?, session: SessionId::random(), recorder: HostId::random() };
     let mut recorder = SessionRecorder::new(header, Limits { raw: 1024 }, None);
     let mut slices = Vec::new();
     for line in 0..60 {
-        recorder.output(format!("line {line} \x1b[3{}mred\x1b[0m\r\n", line % 8).into(), moment(), &mut slices)?;
+        recorder.output(
+            format!("line {line} \x1b[3{}mred\x1b[0m\r\n", line % 8).into(),
+            moment(),
+            &mut slices,
+        )?;
     }
     recorder.finish(moment(), &mut slices)?;
     let whole: Vec<u8> = slices.iter().flat_map(|slice| slice.bytes.to_vec()).collect();
@@ -205,8 +229,15 @@ fn terminal_output() -> Result<()> {
 #[test]
 fn proxy_requests() -> Result<()> {
     let seeds = [
-        "proxy:web-1:22", "proxy:[::1]:22", "proxy:::1:22", "proxy:10.0.0.7:3022@leaf.example.com",
-        "proxy:web-1:22@default@leaf", "proxysites", "proxy:@leaf", "proxy:-oProxyCommand=x:22", "proxy:a\x1b[0m\u{202e}:22",
+        "proxy:web-1:22",
+        "proxy:[::1]:22",
+        "proxy:::1:22",
+        "proxy:10.0.0.7:3022@leaf.example.com",
+        "proxy:web-1:22@default@leaf",
+        "proxysites",
+        "proxy:@leaf",
+        "proxy:-oProxyCommand=x:22",
+        "proxy:a\x1b[0m\u{202e}:22",
     ];
     fuzz(shared_ssh::fuzz::proxy_request, &seeds.map(|seed| seed.as_bytes().to_vec()))
 }

@@ -13,7 +13,9 @@ use russh::keys::ssh_key::Certificate;
 use shared_config::ProfileDir;
 use shared_pki::{KeyPair, parse_certificate_line};
 use shared_ssh::agent::{AgentKey, EmbeddedAgent, Policy};
-use shared_ssh::wire::{AuthMethod, Put, Reply, Request, SessionBind, UserAuthRequest, encode_userauth};
+use shared_ssh::wire::{
+    AuthMethod, Put, Reply, Request, SessionBind, UserAuthRequest, encode_userauth,
+};
 use shared_testkit::{Home, Outcome, Sshd};
 use tokio::runtime::Runtime;
 
@@ -51,7 +53,11 @@ impl Scene {
     fn new(name: &str, recording: &str) -> Result<Self> {
         let runtime = runtime()?;
         let stage = Stage::with(name, &options(recording), "")?;
-        let ann = stage.cluster.user("ann", "access,loopback", &format!("{},{OTHER_LOGIN}", stage.login))?;
+        let ann = stage.cluster.user(
+            "ann",
+            "access,loopback",
+            &format!("{},{OTHER_LOGIN}", stage.login),
+        )?;
         let coveted = stage.cluster.sshd("coveted", COVETED, "")?;
         let stolen = Stolen::join(&runtime, &stage.cluster)?;
         Ok(Self { runtime, ann, stolen, coveted, stage })
@@ -71,7 +77,10 @@ impl Scene {
     }
 
     /// A proxy that does `attack` with the agent of whoever asks it for a server.
-    fn attacker<F>(&self, attack: impl Fn(Lent, UserKey) -> F + Send + Sync + 'static) -> Result<HostileProxy>
+    fn attacker<F>(
+        &self,
+        attack: impl Fn(Lent, UserKey) -> F + Send + Sync + 'static,
+    ) -> Result<HostileProxy>
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
@@ -93,7 +102,9 @@ impl Scene {
         aim(&self.ann.folder, proxy.port)?;
         let port = format!("--port={}", self.stage.sshd.port);
         let target = format!("{}@{TYPED}", self.stage.login);
-        self.ann.run(["ssh", &port].into_iter().chain(args.iter().copied()).chain([target.as_str(), "true"]))
+        self.ann.run(
+            ["ssh", &port].into_iter().chain(args.iter().copied()).chain([target.as_str(), "true"]),
+        )
     }
 
     /// The user's agent as the library makes it.
@@ -103,7 +114,10 @@ impl Scene {
         let key = AgentKey::new(key.private().clone(), certificate.clone(), "teleport:ann")?;
         let authorities = self.stolen.authorities.authorities.clone();
         let policy = Policy::new(TYPED.parse()?, self.stage.login.parse()?, authorities);
-        Ok((Lent::Library(EmbeddedAgent::new(Arc::new(key), change(policy))), UserKey::new(certificate)?))
+        Ok((
+            Lent::Library(EmbeddedAgent::new(Arc::new(key), change(policy))),
+            UserKey::new(certificate)?,
+        ))
     }
 
     fn certificate(&self) -> Result<Certificate> {
@@ -139,31 +153,48 @@ async fn binding(lent: Lent, key: UserKey, facts: Facts) -> Result<()> {
     let reached = Reached::server(target).await?;
     let request = encode_userauth(&reached.request(&login, &key));
     let tolerated = |name, message| Attack { name, before: Vec::new(), message, fatal: false };
-    tolerated("listing before the bind", Request::encode_list()).is_refused_by(&lent).await?;
-    tolerated("signing before the bind", key.sign(&request)).is_refused_by(&lent).await?;
+    tolerated("listing before the bind", Request::encode_list()).demand_refusal(&lent).await?;
+    tolerated("signing before the bind", key.sign(&request)).demand_refusal(&lent).await?;
 
     let other = Reached::server(coveted).await?;
-    bind_of("a proxy's certificate for the typed name", forged.bind(&other.session_id)?, vec![]).is_refused_by(&lent).await?;
-    bind_of("another host", other.bind(), vec![]).is_refused_by(&lent).await?;
-    bind_of("a forwarding bind", reached.bind_for(true), vec![]).is_refused_by(&lent).await?;
+    bind_of("a proxy's certificate for the typed name", forged.bind(&other.session_id)?, vec![])
+        .demand_refusal(&lent)
+        .await?;
+    bind_of("another host", other.bind(), vec![]).demand_refusal(&lent).await?;
+    bind_of("a forwarding bind", reached.bind_for(true), vec![]).demand_refusal(&lent).await?;
     let Reached { host_key, session_id, .. } = &reached;
-    let own = SessionBind { host_key, session_id, signature: &forged.signature(session_id)?, forwarding: false };
-    bind_of("the host's certificate with the proxy's signature", own.encode(), vec![]).is_refused_by(&lent).await?;
-    let elsewhere = SessionBind { session_id: &other.session_id, signature: &reached.signature, ..own.clone() };
-    bind_of("the host's signature over another session", elsewhere.encode(), vec![]).is_refused_by(&lent).await?;
+    let own = SessionBind {
+        host_key,
+        session_id,
+        signature: &forged.signature(session_id)?,
+        forwarding: false,
+    };
+    bind_of("the host's certificate with the proxy's signature", own.encode(), vec![])
+        .demand_refusal(&lent)
+        .await?;
+    let elsewhere =
+        SessionBind { session_id: &other.session_id, signature: &reached.signature, ..own.clone() };
+    bind_of("the host's signature over another session", elsewhere.encode(), vec![])
+        .demand_refusal(&lent)
+        .await?;
     let long = vec![7; 65];
     let long = SessionBind { session_id: &long, signature: &forged.signature(&long)?, ..own };
-    bind_of("a session id of 65 bytes", long.encode(), vec![]).is_refused_by(&lent).await?;
+    bind_of("a session id of 65 bytes", long.encode(), vec![]).demand_refusal(&lent).await?;
 
     // None of it has used up the honest one.
     let second = Reached::server(target).await?;
-    bind_of("a second bind", second.bind(), vec![reached.bind()]).is_refused_by(&lent).await?;
-    bind_of("a replayed bind", reached.bind(), vec![]).is_refused_by(&lent).await?;
-    bind_of("the same bind twice", second.bind(), vec![second.bind()]).is_refused_by(&lent).await?;
+    bind_of("a second bind", second.bind(), vec![reached.bind()]).demand_refusal(&lent).await?;
+    bind_of("a replayed bind", reached.bind(), vec![]).demand_refusal(&lent).await?;
+    bind_of("the same bind twice", second.bind(), vec![second.bind()])
+        .demand_refusal(&lent)
+        .await?;
 
     // The control: what is no attack is not refused.
     let honest = Reached::server(target).await?;
-    ensure!(bind_of("an honest bind", honest.bind(), vec![]).is_refused_by(&lent).await.is_err(), "an honest bind is refused");
+    ensure!(
+        bind_of("an honest bind", honest.bind(), vec![]).demand_refusal(&lent).await.is_err(),
+        "an honest bind is refused"
+    );
     Ok(())
 }
 
@@ -173,7 +204,10 @@ fn nothing_but_the_typed_login_is_signed_and_not_twice() -> Result<()> {
     let certificate = scene.certificate()?;
     // Otherwise refusing the other login would prove nothing.
     for login in [scene.stage.login.as_str(), OTHER_LOGIN] {
-        assert!(certificate.valid_principals().iter().any(|principal| principal == login), "{login}");
+        assert!(
+            certificate.valid_principals().iter().any(|principal| principal == login),
+            "{login}"
+        );
     }
     let facts = scene.facts()?;
     let attacker = scene.attacker(move |lent, key| signing(lent, key, facts.clone()))?;
@@ -196,14 +230,24 @@ async fn signing(lent: Lent, key: UserKey, facts: Facts) -> Result<()> {
         ("another session", &|request| {
             encode_userauth(&UserAuthRequest { session_id: &other.session_id, ..request })
         }),
-        ("another user", &|request| encode_userauth(&UserAuthRequest { user: OTHER_LOGIN.as_bytes(), ..request })),
+        ("another user", &|request| {
+            encode_userauth(&UserAuthRequest { user: OTHER_LOGIN.as_bytes(), ..request })
+        }),
         ("another host key", &|request| {
             encode_userauth(&UserAuthRequest { method: AuthMethod::HostBound(&forged), ..request })
         }),
-        ("another service", &|request| encode_userauth(&UserAuthRequest { service: b"ssh-userauth", ..request })),
-        ("another algorithm", &|request| encode_userauth(&UserAuthRequest { algorithm: b"ssh-ed25519", ..request })),
+        ("another service", &|request| {
+            encode_userauth(&UserAuthRequest { service: b"ssh-userauth", ..request })
+        }),
+        ("another algorithm", &|request| {
+            encode_userauth(&UserAuthRequest { algorithm: b"ssh-ed25519", ..request })
+        }),
         ("the key without its certificate", &|request| {
-            encode_userauth(&UserAuthRequest { algorithm: b"ssh-ed25519", key: &plain_key, ..request })
+            encode_userauth(&UserAuthRequest {
+                algorithm: b"ssh-ed25519",
+                key: &plain_key,
+                ..request
+            })
         }),
         ("spare bytes", &|request| {
             let mut bytes = encode_userauth(&request);
@@ -220,7 +264,7 @@ async fn signing(lent: Lent, key: UserKey, facts: Facts) -> Result<()> {
         let reached = Reached::server(target).await?;
         let message = key.sign(&change(reached.request(&login, &key)));
         let attack = Attack { name, before: vec![reached.bind()], message, fatal: false };
-        attack.is_refused_by(&lent).await?;
+        attack.demand_refusal(&lent).await?;
     }
 
     let reached = Reached::server(target).await?;
@@ -236,13 +280,22 @@ async fn signing(lent: Lent, key: UserKey, facts: Facts) -> Result<()> {
         ensure!(reply == Some(Reply::Failure), "{name}: {reply:?}");
     }
     // The control: the same harness gets the one signature that there is to get, and a login with it.
-    ensure!(matches!(dialogue.ask(&Request::encode_list()).await?, Some(Reply::Identities(keys)) if keys.len() == 1), "list");
+    ensure!(
+        matches!(dialogue.ask(&Request::encode_list()).await?, Some(Reply::Identities(keys)) if keys.len() == 1),
+        "list"
+    );
     let honest = Reached::server(target).await?;
     let bind = honest.bind();
-    ensure!(honest.break_in(&lent, bind, &login, &key, true).await?, "the login that the user meant does not work");
+    ensure!(
+        honest.break_in(&lent, bind, &login, &key, true).await?,
+        "the login that the user meant does not work"
+    );
     // The user has opened no session yet, so that was all.
     let reply = dialogue.ask(&key.sign(&request)).await?;
-    ensure!(matches!(reply, None | Some(Reply::Failure)), "a signature beyond the budget: {reply:?}");
+    ensure!(
+        matches!(reply, None | Some(Reply::Failure)),
+        "a signature beyond the budget: {reply:?}"
+    );
     let more = Reached::server(target).await?;
     let bind = more.bind();
     ensure!(!more.break_in(&lent, bind, &login, &key, true).await?, "a login beyond the budget");
@@ -271,7 +324,10 @@ fn a_forged_bind_opens_no_other_host_but_would_without_the_role_check() -> Resul
             // An honest bind of the host that was not typed.
             let coveted = Reached::server(facts.coveted).await?;
             let bind = coveted.bind();
-            ensure!(!coveted.break_in(&lent, bind, &facts.login, &key, true).await?, "another host");
+            ensure!(
+                !coveted.break_in(&lent, bind, &facts.login, &key, true).await?,
+                "another host"
+            );
             Ok(())
         }
     })?;
@@ -284,7 +340,10 @@ fn a_forged_bind_opens_no_other_host_but_would_without_the_role_check() -> Resul
         ensure!(!forge(&lent, &key, &facts, false).await?, "the library agrees with tsh");
         // The control: the attack is real, and it is the role check that stops it.
         let (lent, key) = scene.library(Policy::danger_skip_role_check)?;
-        ensure!(forge(&lent, &key, &facts, false).await?, "without the role check the attack succeeds");
+        ensure!(
+            forge(&lent, &key, &facts, false).await?,
+            "without the role check the attack succeeds"
+        );
         // A request that names the host stops it once more.
         let (lent, key) = scene.library(Policy::danger_skip_role_check)?;
         ensure!(!forge(&lent, &key, &facts, true).await?, "a request that names the host");
@@ -318,7 +377,9 @@ fn where_no_agent_was_lent_none_can_be_had() -> Result<()> {
         });
         let proxy = HostileProxy::start(&scene.runtime, scene.held("localhost")?, outer)?;
         let _done = scene.tsh_through(&proxy, if forwarded { &["-A"] } else { &[] })?.ok();
-        verdicts.recv_timeout(std::time::Duration::from_secs(30)).context("no command arrived")??;
+        verdicts
+            .recv_timeout(std::time::Duration::from_secs(30))
+            .context("no command arrived")??;
     }
 
     // Where nothing is recorded, the proxy is lent nothing and may not pass for the target.
@@ -331,7 +392,8 @@ fn where_no_agent_was_lent_none_can_be_had() -> Result<()> {
         Ok(())
     });
     let outer = act(move |asked: Asked| {
-        let (forged, inside, sender) = (forged.clone(), Arc::clone(&reached_inside), sender.clone());
+        let (forged, inside, sender) =
+            (forged.clone(), Arc::clone(&reached_inside), sender.clone());
         async move {
             let opened = Lent::Forwarded(asked.handle.clone()).open().await.is_ok();
             asked.handle.channel_success(asked.channel.id()).await.ok();
@@ -344,7 +406,11 @@ fn where_no_agent_was_lent_none_can_be_had() -> Result<()> {
     let refused = scene.tsh_through(&proxy, &[])?;
     proxy.verdict()?;
     assert_eq!(refused.code, 255, "{}", refused.stderr);
-    assert!(refused.stderr.contains("Proxy") && refused.stderr.contains("Node"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("Proxy") && refused.stderr.contains("Node"),
+        "{}",
+        refused.stderr
+    );
     assert!(verdicts.try_recv().is_err(), "a command reached the proxy that passed for the target");
     assert!(proxy.idle());
     Ok(())

@@ -53,8 +53,11 @@ fn clients_that_do_not_speak_ssh_are_let_go() -> Result<()> {
     let address = stage.cluster.address("ssh").to_owned();
     let web = stage.cluster.address("web").to_owned();
     let connect = || TcpStream::connect(&address);
-    let packet = |length: u32| [b"SSH-2.0-x\r\n".as_slice(), &length.to_be_bytes(), &[0x5a; 64]].concat();
-    let noise: Vec<u8> = (0..4096_u32).map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) >> 24).unwrap_or(0)).collect();
+    let packet =
+        |length: u32| [b"SSH-2.0-x\r\n".as_slice(), &length.to_be_bytes(), &[0x5a; 64]].concat();
+    let noise: Vec<u8> = (0..4096_u32)
+        .map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) >> 24).unwrap_or(0))
+        .collect();
     let openings: Vec<(&str, Vec<u8>)> = vec![
         ("nothing", Vec::new()),
         ("one byte", b"S".to_vec()),
@@ -63,8 +66,14 @@ fn clients_that_do_not_speak_ssh_are_let_go() -> Result<()> {
         ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
         ("version 1", b"SSH-1.5-old\r\n".to_vec()),
         ("a line of 10000 bytes", [b"SSH-2.0-".as_slice(), &[b'A'; 10_000], b"\r\n"].concat()),
-        ("a line of 10000 bytes without an end", [b"SSH-2.0-".as_slice(), &[b'A'; 10_000]].concat()),
-        ("a thousand lines before it", [b"hello\r\n".repeat(1000), b"SSH-2.0-x\r\n".to_vec()].concat()),
+        (
+            "a line of 10000 bytes without an end",
+            [b"SSH-2.0-".as_slice(), &[b'A'; 10_000]].concat(),
+        ),
+        (
+            "a thousand lines before it",
+            [b"hello\r\n".repeat(1000), b"SSH-2.0-x\r\n".to_vec()].concat(),
+        ),
         ("a control character in it", b"SSH-2.0-\x1b]0;x\x07\0\r\n".to_vec()),
         ("a packet of no length", packet(0)),
         ("a packet of four gigabytes", packet(u32::MAX)),
@@ -165,8 +174,10 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 #[test]
 fn other_channels_are_refused_by_name() -> Result<()> {
     let mut stage = Stage::new("channels")?;
-    let (certificate, key) = (certificate(&stage.joe)?, Arc::new(key(&stage.joe)?.private().clone()));
-    let (address, login, target) = (stage.cluster.address("ssh").to_owned(), stage.login.clone(), stage.sshd.port);
+    let (certificate, key) =
+        (certificate(&stage.joe)?, Arc::new(key(&stage.joe)?.private().clone()));
+    let (address, login, target) =
+        (stage.cluster.address("ssh").to_owned(), stage.login.clone(), stage.sshd.port);
     let refused = |result: Result<russh::Channel<client::Msg>, russh::Error>| match result {
         Err(russh::Error::ChannelOpenFailure(_)) => Ok(()),
         Err(error) => Err(anyhow::anyhow!(error)),
@@ -175,7 +186,8 @@ fn other_channels_are_refused_by_name() -> Result<()> {
     runtime()?.block_on(async {
         let said = Arc::new(Mutex::new(Vec::new()));
         let stream = tokio::net::TcpStream::connect(&address).await?;
-        let mut handle = client::connect_stream(client_config(), stream, Listener(Arc::clone(&said))).await?;
+        let mut handle =
+            client::connect_stream(client_config(), stream, Listener(Arc::clone(&said))).await?;
         let accepted = handle.authenticate_openssh_cert(login, key, certificate).await?;
         ensure!(accepted.success(), "the honest login");
         let tcp = handle.channel_open_direct_tcpip("127.0.0.1", u32::from(target), "127.0.0.1", 1);
@@ -184,7 +196,9 @@ fn other_channels_are_refused_by_name() -> Result<()> {
         let socket = handle.channel_open_direct_streamlocal("/run/docker.sock");
         refused(timeout(ANSWER, socket).await?).context("direct-streamlocal")?;
         let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (text, name) in said.iter().zip(["direct-tcpip", "x11", "direct-streamlocal@openssh.com"]) {
+        for (text, name) in
+            said.iter().zip(["direct-tcpip", "x11", "direct-streamlocal@openssh.com"])
+        {
             ensure!(*text == format!("unknown channel type: {name}"), "{name}: {text:?}");
         }
         ensure!(said.len() == 3, "{said:?}");
@@ -247,7 +261,12 @@ struct Cheat {
 impl russh::Signer for Cheat {
     type Error = NotSigned;
 
-    async fn auth_sign(&mut self, _: &AgentIdentity, _: Option<HashAlg>, to_sign: Vec<u8>) -> Result<Vec<u8>, NotSigned> {
+    async fn auth_sign(
+        &mut self,
+        _: &AgentIdentity,
+        _: Option<HashAlg>,
+        to_sign: Vec<u8>,
+    ) -> Result<Vec<u8>, NotSigned> {
         self.asked += 1;
         let request = UserAuthRequest::parse(&to_sign).map_err(|_| NotSigned)?;
         let signed = |mut data: Vec<u8>, key: &KeyPair| {
@@ -261,7 +280,9 @@ impl russh::Signer for Cheat {
                 data.put_string(bytes);
                 Ok(data)
             }
-            Instead::User(user, key) => signed(encode_userauth(&UserAuthRequest { user: user.as_bytes(), ..request }), key),
+            Instead::User(user, key) => {
+                signed(encode_userauth(&UserAuthRequest { user: user.as_bytes(), ..request }), key)
+            }
             Instead::Packet(packet) => {
                 let mut data = Vec::new();
                 data.put_string(request.session_id);
@@ -283,15 +304,26 @@ struct Tried {
 }
 
 /// Offers the certificate and goes on as `instead` says.
-async fn try_in(address: &str, login: &str, certificate: &Certificate, instead: Instead) -> Result<Tried> {
+async fn try_in(
+    address: &str,
+    login: &str,
+    certificate: &Certificate,
+    instead: Instead,
+) -> Result<Tried> {
     let stream = tokio::net::TcpStream::connect(address).await?;
     let mut handle = client::connect_stream(client_config(), stream, AnyHost).await?;
     let mut cheat = Cheat { instead, asked: 0 };
     let trying = handle.authenticate_certificate_with(login, certificate.clone(), None, &mut cheat);
     // A packet that is out of place has no answer to wait for.
-    let told = timeout(Duration::from_secs(5), trying).await.is_ok_and(|tried| tried.is_ok_and(|result| result.success()));
+    let told = timeout(Duration::from_secs(5), trying)
+        .await
+        .is_ok_and(|tried| tried.is_ok_and(|result| result.success()));
     let opened = timeout(Duration::from_secs(2), handle.channel_open_session()).await;
-    Ok(Tried { inside: told || matches!(opened, Ok(Ok(_))), asked: cheat.asked, ended: handle.is_closed() })
+    Ok(Tried {
+        inside: told || matches!(opened, Ok(Ok(_))),
+        asked: cheat.asked,
+        ended: handle.is_closed(),
+    })
 }
 
 /// A packet that opens a session channel.
@@ -325,11 +357,17 @@ fn an_offer_without_a_signature_is_no_login() -> Result<()> {
             ("success", Instead::Packet(success())),
             ("another user's request", Instead::User("deputy", Arc::clone(&own))),
         ] {
-            let renamed = matches!(instead, Instead::User(..));
+            let (renamed, packet) =
+                (matches!(instead, Instead::User(..)), matches!(instead, Instead::Packet(_)));
             let tried = try_in(&address, &login, &certificate, instead).await.context(name)?;
             ensure!(tried.asked == 1, "{name}: the offer was not taken up, so this proves nothing");
             ensure!(!tried.inside, "{name} in place of a signature is a login");
-            ensure!(tried.ended || !renamed, "{name} in place of a signature, and the connection goes on");
+            ensure!(
+                tried.ended || !renamed,
+                "{name} in place of a signature, and the connection goes on"
+            );
+            // The client would end the connection if its channel were opened before it is in.
+            ensure!(!tried.ended || !packet, "{name} in place of a signature was answered");
         }
         let tried = try_in(&address, &login, &certificate, Instead::Right(own)).await?;
         ensure!(tried.inside && !tried.ended, "the right signature");
@@ -349,27 +387,37 @@ fn an_offer_without_a_signature_is_no_login() -> Result<()> {
 fn a_user_name_does_not_change_in_mid_authentication() -> Result<()> {
     let mut stage = Stage::new("rename")?;
     let (address, login) = (stage.cluster.address("ssh").to_owned(), stage.login.clone());
-    let (certificate, key) = (certificate(&stage.joe)?, Arc::new(key(&stage.joe)?.private().clone()));
+    let (certificate, key) =
+        (certificate(&stage.joe)?, Arc::new(key(&stage.joe)?.private().clone()));
     runtime()?.block_on(async {
         for (first, gets_in) in [("somebody-else", false), (login.as_str(), true)] {
             let stream = tokio::net::TcpStream::connect(&address).await?;
             let mut handle = client::connect_stream(client_config(), stream, AnyHost).await?;
             let none = timeout(ANSWER, handle.authenticate_none(first)).await??;
             ensure!(!none.success(), "no method is no login");
-            let second = handle.authenticate_openssh_cert(login.clone(), Arc::clone(&key), certificate.clone());
+            let second = handle.authenticate_openssh_cert(
+                login.clone(),
+                Arc::clone(&key),
+                certificate.clone(),
+            );
             let inside = timeout(ANSWER, second).await?.is_ok_and(|result| result.success());
             ensure!(inside == gets_in, "first {first}, then {login}: {inside}");
         }
         let long = "x".repeat(30_000);
         let stream = tokio::net::TcpStream::connect(&address).await?;
         let mut handle = client::connect_stream(client_config(), stream, AnyHost).await?;
-        let inside = timeout(ANSWER, handle.authenticate_none(long)).await?.is_ok_and(|result| result.success());
+        let inside = timeout(ANSWER, handle.authenticate_none(long))
+            .await?
+            .is_ok_and(|result| result.success());
         ensure!(!inside, "a name of 30000 bytes");
         Ok(())
     })?;
     let told = || -> Option<()> {
-        let rows = stage.cluster.query("select login, error from auth where success = false").ok()?;
-        rows.iter().any(|row| row == &["somebody-else", "user name changed during authentication"]).then_some(())
+        let rows =
+            stage.cluster.query("select login, error from auth where success = false").ok()?;
+        rows.iter()
+            .any(|row| row == &["somebody-else", "user name changed during authentication"])
+            .then_some(())
     };
     until("the event of the changed name", 30, told)?;
     still_serves(&mut stage)

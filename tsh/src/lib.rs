@@ -9,8 +9,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap_complete::engine::ArgValueCompleter;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use shared_cli::{CliError, ExitCode, run_main};
+use clap::{CommandFactory, Parser, Subcommand};
+use shared_cli::{CliError, ExitCode, answer_shell, parse, run_main};
 
 use crate::context::Ctx;
 
@@ -109,21 +109,16 @@ pub fn command() -> clap::Command {
 
 /// The program: parses, dispatches, reports.
 pub fn main() -> std::process::ExitCode {
-    commands::completion::answer_shell();
+    answer_shell(command, commands::completion::VARIABLE);
     run_main(run(std::env::args_os()))
 }
 
 /// Runs one command line.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, CliError> {
-    let matches = match Cli::command().try_get_matches_from(args) {
-        Ok(matches) => matches,
-        Err(error) => {
-            error.print().ok();
-            return Ok(if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done });
-        }
+    let cli: Cli = match parse(args) {
+        Ok(cli) => cli,
+        Err(code) => return Ok(code),
     };
-    let cli = Cli::from_arg_matches(&matches)
-        .map_err(|error| CliError::usage(error.to_string()))?;
     start_log(cli.global.debug);
     let ctx = Ctx::new(cli.global)?;
     match cli.command {

@@ -5,6 +5,7 @@
 
 mod error;
 mod format;
+mod program;
 mod progress;
 mod prompt;
 mod raw;
@@ -13,6 +14,7 @@ mod text;
 
 pub use error::{CliError, ExitCode, report, run_main};
 pub use format::{Format, UnknownFormat, print_structured, write_structured};
+pub use program::{answer_shell, parse, print_completion};
 pub use progress::Progress;
 pub use prompt::{Prompter, PromptError};
 pub use raw::RawMode;

@@ -8,12 +8,16 @@ use shared_types::ClusterName;
 use crate::ssh_key::certificate::CertType;
 use crate::ssh_key::{Certificate, PublicKey};
 use crate::verify::{HostRole, SshVerifier, TlsVerifier};
-use crate::{CaKind, CertAuthority, TrustedAuthority, parse_certificate, parse_certificate_line, parse_public_key};
+use crate::{
+    CaKind, CertAuthority, TrustedAuthority, parse_certificate, parse_certificate_line,
+    parse_public_key,
+};
 
 /// A moment for everything here.
 const MOMENT: i64 = 1_790_000_000;
 
-static CLUSTER: LazyLock<Option<ClusterName>> = LazyLock::new(|| ClusterName::new("example.com").ok());
+static CLUSTER: LazyLock<Option<ClusterName>> =
+    LazyLock::new(|| ClusterName::new("example.com").ok());
 
 static TLS: LazyLock<Option<TlsVerifier>> = LazyLock::new(|| {
     let now = DateTime::from_timestamp(MOMENT, 0)?;
@@ -50,7 +54,12 @@ fn signed_by_itself(certificate: &Certificate) {
     let (Ok(line), Some(cluster)) = (signer.to_openssh(), CLUSTER.as_ref()) else { return };
     let begin = i64::try_from(certificate.valid_after()).unwrap_or(i64::MAX).max(MOMENT);
     let Some(now) = DateTime::from_timestamp(begin, 0) else { return };
-    let authority = |kind| TrustedAuthority { kind, cluster: cluster.clone(), ssh_keys: vec![line.clone()], tls_certs: Vec::new() };
+    let authority = |kind| TrustedAuthority {
+        kind,
+        cluster: cluster.clone(),
+        ssh_keys: vec![line.clone()],
+        tls_certs: Vec::new(),
+    };
     let principal = certificate.valid_principals().first().cloned().unwrap_or_default();
 
     let users = [authority(CaKind::User)];
@@ -58,14 +67,23 @@ fn signed_by_itself(certificate: &Certificate) {
     let (users, hosts) = (SshVerifier::new(&users, now), SshVerifier::new(&hosts, now));
     let user = users.user(certificate, &principal, None);
     let host = hosts.host(certificate, &principal, HostRole::Any);
-    assert!(hosts.user(certificate, &principal, None).is_err(), "a host authority vouched for a user");
-    assert!(users.host(certificate, &principal, HostRole::Any).is_err(), "a user authority vouched for a host");
+    assert!(
+        hosts.user(certificate, &principal, None).is_err(),
+        "a host authority vouched for a user"
+    );
+    assert!(
+        users.host(certificate, &principal, HostRole::Any).is_err(),
+        "a user authority vouched for a host"
+    );
     assert!(user.is_err() || host.is_err(), "user and host in one");
     if user.is_ok() || host.is_ok() {
         assert!(!principal.is_empty(), "believed without a principal");
         assert!(certificate.critical_options().is_empty(), "believed with a critical option");
         let kind = if user.is_ok() { CertType::User } else { CertType::Host };
         assert_eq!(certificate.cert_type(), kind);
-        assert!(i64::try_from(certificate.valid_before()).unwrap_or(i64::MAX) > begin, "believed after its end");
+        assert!(
+            i64::try_from(certificate.valid_before()).unwrap_or(i64::MAX) > begin,
+            "believed after its end"
+        );
     }
 }

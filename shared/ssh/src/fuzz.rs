@@ -23,7 +23,14 @@ static KEY: LazyLock<Option<(Arc<AgentKey>, Vec<TrustedAuthority>)>> = LazyLock:
     let key = KeyPair::generate().ok()?;
     let logins = vec![Login::new("root").ok()?];
     let user = UserName::new("joe").ok()?;
-    let spec = UserCertSpec::new(key.public().clone(), user, logins, cluster, now, Duration::from_secs(3600));
+    let spec = UserCertSpec::new(
+        key.public().clone(),
+        user,
+        logins,
+        cluster,
+        now,
+        Duration::from_secs(3600),
+    );
     let certificate = authority.ssh_ca().ok()?.sign_user(spec).ok()?;
     let key = AgentKey::new(key.private().clone(), certificate, "fuzz").ok()?;
     Some((Arc::new(key), vec![authority.trusted(), hosts.trusted()]))
@@ -39,7 +46,11 @@ pub fn agent(data: &[u8]) {
     if let Ok(request) = UserAuthRequest::parse(data) {
         assert_eq!(encode_userauth(&request), data);
     }
-    let (Some((key, authorities)), Ok(host), Ok(login)) = (KEY.as_ref(), HostName::new("db"), Login::new("root")) else { return };
+    let (Some((key, authorities)), Ok(host), Ok(login)) =
+        (KEY.as_ref(), HostName::new("db"), Login::new("root"))
+    else {
+        return;
+    };
     let Some(now) = DateTime::from_timestamp(MOMENT, 0) else { return };
     let agent = EmbeddedAgent::new(Arc::clone(key), Policy::new(host, login, authorities.clone()));
     let Some(mut channel) = agent.channel() else { return };
@@ -59,7 +70,10 @@ pub fn proxy_request(data: &[u8]) {
         Ok(Subsystem::Proxy(request)) => {
             let host = request.host.to_string();
             assert!(!host.is_empty() && !host.starts_with('-'), "{host:?}");
-            assert!(host.chars().all(|c| c.is_ascii_alphanumeric() || "._:-".contains(c)), "{host:?}");
+            assert!(
+                host.chars().all(|c| c.is_ascii_alphanumeric() || "._:-".contains(c)),
+                "{host:?}"
+            );
             assert_ne!(request.port, Some(0));
         }
         Ok(Subsystem::ProxySites) => assert_eq!(data, b"proxysites"),

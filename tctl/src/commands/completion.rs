@@ -1,11 +1,9 @@
 //! `tctl completion`: the script registers the program itself as the completer.
 
-use clap_complete::CompleteEnv;
-use clap_complete::env::Shells;
-use shared_cli::{CliError, ExitCode};
+use shared_cli::{CliError, ExitCode, print_completion};
 
 /// The variable by which a shell asks for candidates.
-const VARIABLE: &str = "TCTL_COMPLETE";
+pub const VARIABLE: &str = "TCTL_COMPLETE";
 
 /// Flags of `tctl completion`.
 #[derive(Debug, clap::Args)]
@@ -15,17 +13,7 @@ pub struct CompletionArgs {
     shell: String,
 }
 
-/// Answers a shell that asks for candidates, and ends; returns when none does.
-pub fn answer_shell() {
-    CompleteEnv::with_factory(crate::command).var(VARIABLE).complete();
-}
-
 /// Prints the script.
 pub fn run(args: &CompletionArgs) -> Result<ExitCode, CliError> {
-    let shells = Shells::builtins();
-    let shell = shells.completer(&args.shell).ok_or_else(|| CliError::usage("unknown shell"))?;
-    let mut script = Vec::new();
-    shell.write_registration(VARIABLE, "tctl", "tctl", "tctl", &mut script)?;
-    std::io::Write::write_all(&mut std::io::stdout().lock(), &script)?;
-    Ok(ExitCode::Done)
+    print_completion(&args.shell, "tctl", VARIABLE)
 }

@@ -10,7 +10,8 @@ use russh::keys::ssh_key::{Certificate, HashAlg};
 use russh::keys::{Algorithm, PublicKeyOrCertificate};
 use shared_ssh::agent::{EmbeddedAgent, serve};
 use shared_ssh::wire::{
-    AuthMethod, Put, Reply, Request, SSH_CONNECTION, SessionBind, UserAuthRequest, encode_userauth, frame, parse_reply,
+    AuthMethod, Put, Reply, Request, SSH_CONNECTION, SessionBind, UserAuthRequest, encode_userauth,
+    frame, parse_reply,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -38,7 +39,9 @@ impl Lent {
     pub(super) async fn open(&self) -> Result<Dialogue> {
         match self {
             Self::Forwarded(handle) => {
-                let channel = timeout(PATIENCE, handle.channel_open_agent()).await.context("agent channel")?;
+                let channel = timeout(PATIENCE, handle.channel_open_agent())
+                    .await
+                    .context("agent channel")?;
                 Ok(Dialogue(Box::new(channel.context("agent channel")?.into_stream())))
             }
             Self::Library(agent) => {
@@ -88,7 +91,7 @@ pub(super) struct Attack {
 
 impl Attack {
     /// Tries it on a fresh channel, and demands the refusal.
-    pub(super) async fn is_refused_by(self, lent: &Lent) -> Result<()> {
+    pub(super) async fn demand_refusal(self, lent: &Lent) -> Result<()> {
         let name = self.name;
         let mut dialogue = lent.open().await.with_context(|| name)?;
         for message in &self.before {
@@ -96,7 +99,10 @@ impl Attack {
             ensure!(reply == Some(Reply::Success), "before {name}: {reply:?}");
         }
         let reply = dialogue.ask(&self.message).await.with_context(|| name)?;
-        ensure!(matches!(reply, None | Some(Reply::Failure | Reply::ExtensionFailure)), "{name}: {reply:?}");
+        ensure!(
+            matches!(reply, None | Some(Reply::Failure | Reply::ExtensionFailure)),
+            "{name}: {reply:?}"
+        );
         ensure!(!self.fatal || dialogue.closes().await, "{name}: the channel stays open");
         Ok(())
     }
@@ -136,7 +142,8 @@ impl Reached {
     /// Connects to a server on loopback.
     pub(super) async fn server(port: u16) -> Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        let handle = timeout(PATIENCE, client::connect_stream(client_config(), stream, AnyHost)).await??;
+        let handle =
+            timeout(PATIENCE, client::connect_stream(client_config(), stream, AnyHost)).await??;
         let binding = handle.agent_session_binding().context("no binding")?;
         let (host_key, session_id) = (binding.host_key().to_vec(), binding.session_id().to_vec());
         let signature = binding.signature().to_vec();
@@ -167,11 +174,23 @@ impl Reached {
     }
 
     /// Logs in with what the agent signs after `bind`; whether it worked. `hostbound` is what the request names.
-    pub(super) async fn break_in(mut self, lent: &Lent, bind: Vec<u8>, user: &str, key: &UserKey, hostbound: bool) -> Result<bool> {
+    pub(super) async fn break_in(
+        mut self,
+        lent: &Lent,
+        bind: Vec<u8>,
+        user: &str,
+        key: &UserKey,
+        hostbound: bool,
+    ) -> Result<bool> {
         let dialogue = lent.open().await?;
         let host_key = hostbound.then(|| self.host_key.clone());
         let mut signer = AgentSigner { dialogue, bind, host_key };
-        let tried = self.handle.authenticate_certificate_with(user, key.certificate.clone(), None, &mut signer);
+        let tried = self.handle.authenticate_certificate_with(
+            user,
+            key.certificate.clone(),
+            None,
+            &mut signer,
+        );
         Ok(timeout(PATIENCE, tried).await.context("log in")?.is_ok_and(|result| result.success()))
     }
 }
@@ -185,7 +204,8 @@ pub(super) struct UserKey {
 
 impl UserKey {
     pub(super) fn new(certificate: Certificate) -> Result<Self> {
-        let (blob, algorithm) = (certificate.to_bytes()?, certificate.algorithm().to_certificate_type());
+        let (blob, algorithm) =
+            (certificate.to_bytes()?, certificate.algorithm().to_certificate_type());
         Ok(Self { certificate, blob, algorithm })
     }
 
@@ -215,7 +235,12 @@ impl From<russh::SendError> for NotSigned {
 impl russh::Signer for AgentSigner {
     type Error = NotSigned;
 
-    async fn auth_sign(&mut self, _: &AgentIdentity, _: Option<HashAlg>, to_sign: Vec<u8>) -> Result<Vec<u8>, NotSigned> {
+    async fn auth_sign(
+        &mut self,
+        _: &AgentIdentity,
+        _: Option<HashAlg>,
+        to_sign: Vec<u8>,
+    ) -> Result<Vec<u8>, NotSigned> {
         // A refused bind is not the end: the agent is asked all the same.
         self.dialogue.ask(&self.bind).await.map_err(|_| NotSigned)?;
         let request = UserAuthRequest::parse(&to_sign).map_err(|_| NotSigned)?;

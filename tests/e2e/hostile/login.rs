@@ -94,7 +94,12 @@ impl FakeDoor {
     }
 
     fn was_asked(&self, path: &str) -> bool {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).paths.iter().any(|asked| asked == path)
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .paths
+            .iter()
+            .any(|asked| asked == path)
     }
 }
 
@@ -122,7 +127,11 @@ async fn converse(
     served.map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-async fn answer(request: Request<Incoming>, claims: Vec<u8>, seen: &Mutex<Seen>) -> Response<Full<Bytes>> {
+async fn answer(
+    request: Request<Incoming>,
+    claims: Vec<u8>,
+    seen: &Mutex<Seen>,
+) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
     // All of it is taken in before anything is answered.
     request.into_body().collect().await.ok();
@@ -141,7 +150,9 @@ async fn answer(request: Request<Incoming>, claims: Vec<u8>, seen: &Mutex<Seen>)
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
-    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
     response
 }
 
@@ -155,7 +166,8 @@ struct Wardrobe {
 impl Wardrobe {
     fn fill(stolen: &Stolen) -> Result<Self> {
         let cluster: ClusterName = CLUSTER.parse()?;
-        let web = web::self_signed(&["localhost".to_owned()], Utc::now(), Duration::from_secs(3600))?;
+        let web =
+            web::self_signed(&["localhost".to_owned()], Utc::now(), Duration::from_secs(3600))?;
         let own = CertAuthority::generate(CaKind::Host, &cluster, Utc::now())?;
         let key = TlsKey::generate()?;
         let spec = HostTlsSpec {
@@ -176,13 +188,37 @@ impl Wardrobe {
         let refused = "secure connection to auth service";
         let disguises = vec![
             (
-                Disguise { name: "an authority of its own", claims: claims_own, shows: own_auth.clone() },
+                Disguise {
+                    name: "an authority of its own",
+                    claims: claims_own,
+                    shows: own_auth.clone(),
+                },
                 "does not match the given CA pin",
             ),
-            (Disguise { name: "two authorities", claims: claims_both, shows: own_auth.clone() }, refused),
-            (Disguise { name: "another authority's auth certificate", claims: truth(), shows: own_auth }, refused),
-            (Disguise { name: "its web certificate", claims: truth(), shows: identity(&web) }, refused),
-            (Disguise { name: "its own certificate of role Proxy", claims: truth(), shows: stolen.tls.clone() }, refused),
+            (
+                Disguise { name: "two authorities", claims: claims_both, shows: own_auth.clone() },
+                refused,
+            ),
+            (
+                Disguise {
+                    name: "another authority's auth certificate",
+                    claims: truth(),
+                    shows: own_auth,
+                },
+                refused,
+            ),
+            (
+                Disguise { name: "its web certificate", claims: truth(), shows: identity(&web) },
+                refused,
+            ),
+            (
+                Disguise {
+                    name: "its own certificate of role Proxy",
+                    claims: truth(),
+                    shows: stolen.tls.clone(),
+                },
+                refused,
+            ),
         ];
         Ok(Self { web, own_pin, disguises })
     }
@@ -214,14 +250,21 @@ fn a_proxy_that_is_not_auth_gets_neither_password_nor_certificate() -> Result<()
         let refused = run(pinned.arg("--ca-pin").arg(&pin), format!("{PASSWORD}\n"), 60)?;
         assert_ne!(refused.code, 0, "{name}");
         assert!(refused.stderr.contains(said), "{name}: {}", refused.stderr);
-        assert!(door.was_asked("/webapi/ping"), "{name}: the web certificate was not believed: {}", refused.stderr);
+        assert!(
+            door.was_asked("/webapi/ping"),
+            "{name}: the web certificate was not believed: {}",
+            refused.stderr
+        );
         assert!(!door.saw(PASSWORD) && !door.was_asked("/v1/login"), "{name} got the password");
 
         // Without a pin and without anyone to ask.
         let mut unpinned = wardrobe.login(&stage.scratch, &fresh, &door)?;
         let refused = run(&mut unpinned, format!("{PASSWORD}\n"), 60)?;
         assert_ne!(refused.code, 0, "{name}");
-        assert!(!door.saw(PASSWORD) && !door.was_asked("/v1/login"), "{name} got the password of a first login");
+        assert!(
+            !door.saw(PASSWORD) && !door.was_asked("/v1/login"),
+            "{name} got the password of a first login"
+        );
         assert!(!fresh.ssh_key().exists() && !fresh.ssh_certificate().exists(), "{name}");
 
         // The authority is known from an earlier login.
@@ -229,9 +272,16 @@ fn a_proxy_that_is_not_auth_gets_neither_password_nor_certificate() -> Result<()
         let mut known = wardrobe.login(&stage.scratch, &stage.joe, &door)?;
         let refused = run(&mut known, format!("{PASSWORD}\n"), 60)?;
         assert_ne!(refused.code, 0, "{name}");
-        assert!(refused.stderr.contains("secure connection to auth service"), "{name}: {}", refused.stderr);
+        assert!(
+            refused.stderr.contains("secure connection to auth service"),
+            "{name}: {}",
+            refused.stderr
+        );
         assert!(door.was_asked("/webapi/ping"), "{name}: {}", refused.stderr);
-        assert!(!door.saw(PASSWORD) && !door.was_asked("/v1/login"), "{name} got the password of a second login");
+        assert!(
+            !door.saw(PASSWORD) && !door.was_asked("/v1/login"),
+            "{name} got the password of a second login"
+        );
         assert_eq!(std::fs::read(stage.joe.ssh_certificate())?, certificate, "{name}");
     }
     // What was there before still works.

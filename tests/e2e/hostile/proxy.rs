@@ -8,14 +8,14 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use russh::keys::ssh_key::{Certificate, Signature, encoding::Encode};
 use russh::keys::signature::Signer;
+use russh::keys::ssh_key::{Certificate, Signature, encoding::Encode};
 use russh::server::{self, Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Session};
 use russh::{Channel, ChannelId, Pty};
 use shared_api::client::Confirm;
 use shared_api::{
-    AuthoritiesReply, Client, ClientConfig, ClientIdentity, JoinRequest, ProxyHostCertRequest, Route, Secret,
-    Timeouts, fetch_authorities,
+    AuthoritiesReply, Client, ClientConfig, ClientIdentity, JoinRequest, ProxyHostCertRequest,
+    Route, Secret, Timeouts, fetch_authorities,
 };
 use shared_pki::{KeyPair, TlsKey, parse_certificate_line};
 use shared_ssh::server::{HostIdentityKey, ServerLimits, ciphers_for, server_config};
@@ -57,7 +57,8 @@ impl Stolen {
         let route = Route::Direct { addr: cluster.address("auth").to_owned() };
         let pins = [cluster.ca_pin()?];
         runtime.block_on(async {
-            let authorities = fetch_authorities(&route, Timeouts::default(), Confirm::Pins(&pins)).await?;
+            let authorities =
+                fetch_authorities(&route, Timeouts::default(), Confirm::Pins(&pins)).await?;
             let (ssh_key, tls_key) = (KeyPair::generate()?, TlsKey::generate()?);
             let trusted = authorities.authorities.clone();
             let nobody = Client::new(ClientConfig::new(route.clone(), trusted.clone(), None))?;
@@ -82,7 +83,10 @@ impl Stolen {
     /// The host certificate that auth signs for a proxy which says it is `name`.
     pub(super) async fn held(&self, name: &str) -> Result<Held> {
         let key = KeyPair::generate()?;
-        let ask = ProxyHostCertRequest { principals: vec![name.into()], public_key: key.public_openssh() };
+        let ask = ProxyHostCertRequest {
+            principals: vec![name.into()],
+            public_key: key.public_openssh(),
+        };
         let reply = self.api.sign_proxy_host(&ask).await?;
         Ok(Held { certificate: parse_certificate_line(&reply.certificate)?, key: Arc::new(key) })
     }
@@ -110,7 +114,13 @@ impl Held {
     /// A bind of this key to a session.
     pub(super) fn bind(&self, session_id: &[u8]) -> Result<Vec<u8>> {
         let (host_key, signature) = (self.blob()?, self.signature(session_id)?);
-        Ok(SessionBind { host_key: &host_key, session_id, signature: &signature, forwarding: false }.encode())
+        Ok(SessionBind {
+            host_key: &host_key,
+            session_id,
+            signature: &signature,
+            forwarding: false,
+        }
+        .encode())
     }
 
     fn config(&self) -> Arc<server::Config> {
@@ -147,7 +157,8 @@ impl Asked {
 }
 
 /// What the server does then.
-pub(super) type Act = Arc<dyn Fn(Asked) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + Sync>;
+pub(super) type Act =
+    Arc<dyn Fn(Asked) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + Sync>;
 
 /// An [`Act`] out of an async function.
 pub(super) fn act<F>(act: impl Fn(Asked) -> F + Send + Sync + 'static) -> Act
@@ -209,13 +220,16 @@ struct Server {
 
 impl Server {
     fn asked(&mut self, channel: ChannelId, session: &Session) {
-        let (Some(certificate), Some(channel)) = (self.certificate.clone(), self.channels.remove(&channel)) else {
+        let (Some(certificate), Some(channel)) =
+            (self.certificate.clone(), self.channels.remove(&channel))
+        else {
             return;
         };
         let asked = Asked { handle: session.handle(), channel, certificate };
         let (doing, verdicts) = ((self.act)(asked), self.verdicts.clone());
         tokio::spawn(async move {
-            let verdict = tokio::time::timeout(PATIENCE, doing).await.context("the attack took too long");
+            let verdict =
+                tokio::time::timeout(PATIENCE, doing).await.context("the attack took too long");
             // The test may have ended.
             verdicts.send(verdict.and_then(|verdict| verdict)).ok();
         });
@@ -225,11 +239,19 @@ impl Server {
 impl server::Handler for Server {
     type Error = russh::Error;
 
-    async fn auth_publickey_offered(&mut self, _: &str, _: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+    async fn auth_publickey_offered(
+        &mut self,
+        _: &str,
+        _: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
         Ok(Auth::Accept)
     }
 
-    async fn auth_openssh_certificate(&mut self, _: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
+    async fn auth_openssh_certificate(
+        &mut self,
+        _: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
         self.certificate = Some(certificate.clone());
         Ok(Auth::Accept)
     }
@@ -263,12 +285,22 @@ impl server::Handler for Server {
         session.channel_success(channel)
     }
 
-    async fn subsystem_request(&mut self, channel: ChannelId, _: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        _: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         self.asked(channel, session);
         Ok(())
     }
 
-    async fn exec_request(&mut self, channel: ChannelId, _: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        _: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         self.asked(channel, session);
         Ok(())
     }

@@ -2,15 +2,13 @@
 //! are completed live, from the profile and a cache of host names, with no network and no prompt.
 
 use clap_complete::engine::CompletionCandidate;
-use clap_complete::env::Shells;
-use clap_complete::CompleteEnv;
-use shared_cli::{CliError, ExitCode};
+use shared_cli::{CliError, ExitCode, print_completion};
 
 use crate::GlobalArgs;
 use crate::context::Ctx;
 
 /// The variable by which a shell asks for candidates.
-const VARIABLE: &str = "TSH_COMPLETE";
+pub const VARIABLE: &str = "TSH_COMPLETE";
 
 /// Flags of `tsh completion`.
 #[derive(Debug, clap::Args)]
@@ -20,19 +18,9 @@ pub struct CompletionArgs {
     shell: String,
 }
 
-/// Answers a shell that asks for candidates, and ends; returns when none does.
-pub fn answer_shell() {
-    CompleteEnv::with_factory(crate::command).var(VARIABLE).complete();
-}
-
 /// Prints the script.
 pub fn run(args: &CompletionArgs) -> Result<ExitCode, CliError> {
-    let shells = Shells::builtins();
-    let shell = shells.completer(&args.shell).ok_or_else(|| CliError::usage("unknown shell"))?;
-    let mut script = Vec::new();
-    shell.write_registration(VARIABLE, "tsh", "tsh", "tsh", &mut script)?;
-    std::io::Write::write_all(&mut std::io::stdout().lock(), &script)?;
-    Ok(ExitCode::Done)
+    print_completion(&args.shell, "tsh", VARIABLE)
 }
 
 fn context() -> Option<Ctx> {

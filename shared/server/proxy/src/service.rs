@@ -146,7 +146,10 @@ impl ProxyService {
         let proxy = Arc::clone(&self.ssh);
         let ssh = shared_transport::serve(listeners.ssh, ssh_limits, shutdown, move |stream, peer, ending| {
             let proxy = Arc::clone(&proxy);
-            async move { proxy.connection(Rewind::new(stream), peer, ending).await }
+            async move {
+                let ends = Ends { peer, local: stream.local_addr().ok() };
+                proxy.connection(Rewind::new(stream), ends, ending).await
+            }
         });
         let (web, ssh) = tokio::join!(web, ssh);
         if web.left + ssh.left > 0 {
@@ -171,16 +174,18 @@ struct WebPort {
 
 impl WebPort {
     async fn connection(&self, stream: TcpStream, peer: SocketAddr, ending: CancellationToken) {
+        let ends = Ends { peer, local: stream.local_addr().ok() };
         let mut stream = Rewind::new(stream);
         match shared_transport::detect(&mut stream, FIRST_BYTES).await {
-            Ok(Protocol::Ssh) => self.ssh.connection(stream, peer, ending).await,
-            Ok(Protocol::Tls) => self.tls(stream, peer, ending).await,
+            Ok(Protocol::Ssh) => self.ssh.connection(stream, ends, ending).await,
+            Ok(Protocol::Tls) => self.tls(stream, ends, ending).await,
             Ok(protocol) => tracing::debug!(%peer, ?protocol, "protocol is not spoken here"),
             Err(err) => tracing::debug!(%peer, error = %err, "connection ended"),
         }
     }
 
-    async fn tls(&self, mut stream: Rewind<TcpStream>, peer: SocketAddr, ending: CancellationToken) {
+    async fn tls(&self, mut stream: Rewind<TcpStream>, ends: Ends, ending: CancellationToken) {
+        let peer = ends.peer;
         let hello = match shared_transport::client_hello(&mut stream, HANDSHAKE).await {
             Ok(hello) => hello,
             Err(err) => {
@@ -204,7 +209,7 @@ impl WebPort {
             }
         };
         if stream.get_ref().1.alpn_protocol() == Some(alpn::PROXY_SSH) {
-            self.ssh.connection(Rewind::new(stream), peer, ending).await;
+            self.ssh.connection(Rewind::new(stream), ends, ending).await;
         } else {
             self.http(stream, peer, ending).await;
         }

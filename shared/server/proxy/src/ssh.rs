@@ -37,6 +37,15 @@ const STARTUP_WAIT: Duration = Duration::from_secs(10);
 /// Failed authentications on one connection: agents offer plain keys first, and each costs one.
 const AUTH_ATTEMPTS: usize = 20;
 
+/// Both ends of a client's connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    /// The client.
+    pub(crate) peer: SocketAddr,
+    /// Where it was accepted.
+    pub(crate) local: Option<SocketAddr>,
+}
+
 /// The SSH proxy.
 pub(crate) struct SshProxy {
     settings: Arc<ProxySettings>,
@@ -86,10 +95,11 @@ impl SshProxy {
     }
 
     /// Serves one connection to its end. After `ending`, sessions have the drain's time.
-    pub(crate) async fn connection<S>(self: &Arc<Self>, mut stream: Rewind<S>, peer: SocketAddr, ending: CancellationToken)
+    pub(crate) async fn connection<S>(self: &Arc<Self>, mut stream: Rewind<S>, ends: Ends, ending: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let peer = ends.peer;
         let place = tokio::time::timeout(STARTUP_WAIT, Arc::clone(&self.startups).acquire_owned()).await;
         let Ok(Ok(place)) = place else {
             tracing::warn!(%peer, "too many connections before login");
@@ -113,7 +123,7 @@ impl SshProxy {
         };
         let config = server_config(&identity, ciphers.clone(), &self.limits());
         let stop = CancellationToken::new();
-        let door = Arc::new(Door::new(Arc::clone(self), peer, ciphers, place, stop.clone()));
+        let door = Arc::new(Door::new(Arc::clone(self), ends, ciphers, place, stop.clone()));
         let mut serving = std::pin::pin!(serve_outer(door, stream, config, self.settings.timeouts.auth, stop.clone()));
         let overdue = async {
             ending.cancelled().await;
@@ -127,17 +137,18 @@ impl SshProxy {
             }
         };
         if let (false, Some(user)) = (login.admitted, &login.user) {
-            self.not_admitted(peer, user, login.failure.as_deref().unwrap_or("connection ended")).await;
+            self.not_admitted(ends, user, login.failure.as_deref().unwrap_or("connection ended")).await;
         }
     }
 
     /// The event of somebody who did not get in, at most so many per address.
-    pub(crate) async fn not_admitted(&self, peer: SocketAddr, user: &str, why: &str) {
+    pub(crate) async fn not_admitted(&self, ends: Ends, user: &str, why: &str) {
+        let peer = ends.peer;
         tracing::info!(%peer, user = ?user, why = ?why, "ssh login refused");
         if !self.failures.admit(peer.ip(), Instant::now()) {
             return;
         }
-        let event = events::not_admitted(user, why, events::connection(peer, None), self.settings.host_id);
+        let event = events::not_admitted(user, why, events::connection(ends), self.settings.host_id);
         if let Err(err) = self.events.emit(vec![event]).await {
             tracing::error!(error = %err, "audit event is lost");
         }

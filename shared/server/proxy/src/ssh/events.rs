@@ -1,7 +1,5 @@
 //! The audit events of the SSH proxy, with what they have in common filled in.
 
-use std::net::SocketAddr;
-
 use chrono::{DateTime, Utc};
 use shared_events::{
     AuditEvent, AuthAttempt, ClientDisconnect, CommandMetadata, ConnectionMetadata, DATA_INDEX, Exec, Metadata, PortForward,
@@ -11,6 +9,8 @@ use shared_events::{
 use shared_pki::Identity;
 use shared_ssh::relay::{Ended, Size};
 use shared_types::{HostId, SessionId};
+
+use super::Ends;
 
 /// Texts of clients in events are cut to this.
 const MAX_TEXT: usize = 8 * 1024;
@@ -24,10 +24,10 @@ pub(crate) struct Party {
 }
 
 /// The connection part of events.
-pub(crate) fn connection(client: SocketAddr, local: Option<SocketAddr>) -> ConnectionMetadata {
+pub(crate) fn connection(ends: Ends) -> ConnectionMetadata {
     ConnectionMetadata {
-        remote_addr: client.to_string(),
-        local_addr: local.map(|addr| addr.to_string()).unwrap_or_default(),
+        remote_addr: ends.peer.to_string(),
+        local_addr: ends.local.map(|addr| addr.to_string()).unwrap_or_default(),
         proto: "ssh".into(),
     }
 }

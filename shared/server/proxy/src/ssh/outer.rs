@@ -1,6 +1,5 @@
 //! What users ask the proxy for, once they are in.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -15,7 +14,7 @@ use shared_types::RecordingMode;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::SshProxy;
+use super::{Ends, SshProxy};
 use super::visit::Visit;
 
 /// The port of a target whose user named none.
@@ -24,7 +23,7 @@ const DEFAULT_PORT: u16 = 3022;
 /// One connection on the listener.
 pub(super) struct Door {
     pub(super) proxy: Arc<SshProxy>,
-    pub(super) peer: SocketAddr,
+    pub(super) ends: Ends,
     pub(super) ciphers: Vec<cipher::Name>,
     stop: CancellationToken,
     /// Given back once somebody is in.
@@ -34,12 +33,12 @@ pub(super) struct Door {
 impl Door {
     pub(super) fn new(
         proxy: Arc<SshProxy>,
-        peer: SocketAddr,
+        ends: Ends,
         ciphers: Vec<cipher::Name>,
         place: OwnedSemaphorePermit,
         stop: CancellationToken,
     ) -> Self {
-        Self { proxy, peer, ciphers, stop, place: Mutex::new(Some(place)) }
+        Self { proxy, ends, ciphers, stop, place: Mutex::new(Some(place)) }
     }
 }
 
@@ -50,7 +49,7 @@ impl AuthGate for Door {
     async fn admit(&self, login: &str, certificate: &Certificate) -> Result<Arc<Identity>, String> {
         let state = self.proxy.authority.state();
         let identity = SshVerifier::new(&state.authorities, Utc::now())
-            .user(certificate, login, Some(self.peer.ip()))
+            .user(certificate, login, Some(self.ends.peer.ip()))
             .map_err(|refusal| refusal.to_string())?;
         if identity.cluster != state.cluster {
             return Err(format!("certificate is of cluster {}", identity.cluster));

@@ -28,7 +28,7 @@ use super::access::{self, Dialled};
 use super::events::{self, Party, PortStep};
 use super::outer::Door;
 use super::tap::{PortTap, Recording, SessionTap};
-use super::{SshProxy, watch};
+use super::{Ends, SshProxy, watch};
 
 /// What tells a user why a target closed the connection at once.
 const EOF_HINT: &str = "the target closed the connection; its sshd may limit new ones, see MaxStartups in sshd_config";
@@ -41,7 +41,7 @@ type Ahead = JoinHandle<Result<Arc<Target>, String>>;
 /// A user on the way to a target.
 pub(super) struct Visit {
     pub(super) proxy: Arc<SshProxy>,
-    peer: SocketAddr,
+    ends: Ends,
     ciphers: Vec<cipher::Name>,
     /// Who got in at the listener.
     pub(super) identity: Arc<Identity>,
@@ -62,7 +62,7 @@ impl Visit {
     pub(super) fn new(door: &Door, session: OuterSession<Arc<Identity>>, host: HostName, port: u16, mode: RecordingMode) -> Self {
         Self {
             proxy: Arc::clone(&door.proxy),
-            peer: door.peer,
+            ends: door.ends,
             ciphers: door.ciphers.clone(),
             identity: session.identity,
             outer_login: session.login,
@@ -102,7 +102,7 @@ impl Visit {
         Party {
             user: events::user(&self.identity, login),
             server: events::target(self.host.as_ref(), &addr, self.proxy.settings.host_id),
-            connection: events::connection(self.peer, None),
+            connection: events::connection(self.ends),
         }
     }
 
@@ -167,7 +167,7 @@ impl Visit {
             host: self.host.to_string(),
             checked: state.recording.spec.proxy_checks_host_keys,
         };
-        let (user, peer, authorities) = (self.identity.user.clone(), self.peer.ip(), state.authorities.clone());
+        let (user, peer, authorities) = (self.identity.user.clone(), self.ends.peer.ip(), state.authorities.clone());
         let wanted = login.to_owned();
         let certificate = move |certificate: &Certificate| {
             SshVerifier::new(&authorities, Utc::now())
@@ -262,7 +262,7 @@ impl Visit {
             }
         }
         if let (false, Some(user)) = (login.admitted, &login.user) {
-            visit.proxy.not_admitted(visit.peer, user, login.failure.as_deref().unwrap_or("connection ended")).await;
+            visit.proxy.not_admitted(visit.ends, user, login.failure.as_deref().unwrap_or("connection ended")).await;
         }
     }
 }
@@ -274,7 +274,7 @@ impl AuthGate for Visit {
     async fn admit(&self, login: &str, certificate: &Certificate) -> Result<Arc<Identity>, String> {
         let state = self.proxy.authority.state();
         let identity = SshVerifier::new(&state.authorities, Utc::now())
-            .user(certificate, login, Some(self.peer.ip()))
+            .user(certificate, login, Some(self.ends.peer.ip()))
             .map_err(|refusal| refusal.to_string())?;
         if identity.user != self.identity.user || identity.cluster != self.identity.cluster {
             return Err(format!("certificate of {} on a connection of {}", identity.user, self.identity.user));
