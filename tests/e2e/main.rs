@@ -3,6 +3,8 @@
 
 mod audit;
 mod crash;
+mod flow;
+mod forwarding;
 mod fuzz;
 mod guide;
 mod hostile;

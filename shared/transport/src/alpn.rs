@@ -8,6 +8,8 @@ pub const H2: &[u8] = b"h2";
 pub const HTTP1: &[u8] = b"http/1.1";
 /// The SSH proxy inside TLS.
 pub const PROXY_SSH: &[u8] = b"teleport-proxy-ssh";
+/// A proxy hands a client's connection on to the auth service, with the client's address in front.
+pub const AUTH_HANDOVER: &[u8] = b"gatehouse-auth-handover";
 /// What the auth API's name starts with: `teleport-auth@CLUSTER`.
 pub const AUTH_PREFIX: &str = "teleport-auth@";
 

@@ -7,6 +7,7 @@ mod calls;
 mod conn;
 mod error;
 mod first_use;
+mod handover;
 mod stream;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use zeroize::Zeroizing;
 
 pub use error::ClientError;
 pub use first_use::{Confirm, UnverifiedCa, fetch_authorities};
+pub use handover::Handover;
 pub use stream::{CopyOutError, RecordingStream};
 
 /// The way to an auth service.

@@ -39,11 +39,11 @@ impl AuthService {
         ];
         let clients = ClientVerifier::new(&self.current_state().authorities);
         let (named, any) = (alpn::auth(Some(self.cluster())), alpn::auth(None));
-        let names: [&[u8]; 4] = [alpn::H2, alpn::HTTP1, &named, &any];
+        let names: [&[u8]; 5] = [alpn::H2, alpn::HTTP1, &named, &any, alpn::AUTH_HANDOVER];
         let tls =
             shared_transport::tls::server_config(chain, key.to_rustls(), Some(clients), &names)
                 .map_err(AuthError::at("set up TLS"))?;
-        Ok(AuthServer::new(router(Arc::clone(self)), Arc::new(tls)))
+        Ok(AuthServer::new(router(Arc::clone(self)), Arc::new(tls), Arc::clone(self)))
     }
 
     /// A new identity for `tctl` on this host.

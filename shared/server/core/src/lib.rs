@@ -11,6 +11,7 @@
 pub mod access;
 mod authority;
 mod backoff;
+mod batches;
 pub mod remote;
 pub mod spool;
 #[cfg(test)]

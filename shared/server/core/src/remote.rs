@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use shared_api::{
-    Client, ClientError, ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest, limits,
+    Client, ClientError, ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest, pack_event,
 };
 use shared_events::AuditEvent;
 use shared_types::SessionId;
@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::authority::{Authority, AuthorityError, EmitError};
 use crate::backoff::Backoff;
+use crate::batches::Batches;
 
 /// An auth service in another process.
 pub struct RemoteAuthority {
@@ -132,8 +133,13 @@ impl Authority for RemoteAuthority {
     }
 
     async fn emit(&self, events: Vec<AuditEvent>) -> Result<(), EmitError> {
-        for batch in events.chunks(limits::MAX_EVENTS) {
-            self.client.emit(batch).await.map_err(emit_error)?;
+        let mut batches = Batches::default();
+        for event in events {
+            let packed = pack_event(&event).len();
+            batches.add(event, packed);
+        }
+        for batch in batches.into_batches() {
+            self.client.emit(&batch).await.map_err(emit_error)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use shared_api::{ApiError, ClientConfig, EmitRequest, Route, paths};
+use shared_api::{ApiError, ClientConfig, EmitRequest, Route, limits, paths};
 use shared_pki::{CaKind, CertAuthority, HostTlsSpec, TlsKey};
 use shared_types::{HostId, SystemRole};
 

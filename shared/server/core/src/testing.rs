@@ -103,6 +103,11 @@ impl FakeAuthority {
         self.events().iter().map(|event| event.metadata().uid.clone()).collect()
     }
 
+    /// Every uid as it came, repeats and all.
+    pub(crate) fn all_uids(&self) -> Vec<String> {
+        self.events.lock().unwrap().iter().map(|event| event.metadata().uid.clone()).collect()
+    }
+
     pub(crate) fn kinds(&self) -> Vec<&'static str> {
         self.events().iter().map(AuditEvent::kind).collect()
     }

@@ -298,9 +298,10 @@ impl ProxyHost<'_> {
                 }
                 None => {
                     let (authority, addr) = self.remote(drain).await?;
+                    let path = RemoteAuth::new(authority.client().clone());
                     let resolved = tokio::net::lookup_host(addr.as_str()).await;
                     let protected = resolved.map(Iterator::collect).unwrap_or_default();
-                    (authority, Arc::new(RemoteAuth::new(addr)), protected)
+                    (authority, Arc::new(path), protected)
                 }
             };
         let mut settings =
@@ -328,7 +329,7 @@ impl ProxyHost<'_> {
     async fn remote(
         &self,
         drain: &CancellationToken,
-    ) -> Result<(Arc<dyn Authority>, String), RunError> {
+    ) -> Result<(Arc<RemoteAuthority>, String), RunError> {
         let joiner = Arc::new(self.joiner());
         let client = joiner.client().await?;
         let mut away = false;

@@ -6,7 +6,7 @@ use shared_cli::{CliError, ExitCode, printable};
 
 /// The line that `tsh version` and `tctl version` print too.
 pub(crate) fn print() -> Result<ExitCode, CliError> {
-    writeln!(std::io::stdout(), "Teleport v{}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(std::io::stdout(), "Gatehouse v{}", env!("CARGO_PKG_VERSION"))?;
     Ok(ExitCode::Done)
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use shared_api::Client;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -22,36 +23,35 @@ pub trait AuthPath: Send + Sync + 'static {
     async fn pass(&self, stream: AuthStream, client: SocketAddr, ending: CancellationToken);
 }
 
-/// An auth service at an address.
+/// How long nothing may move on the way to an auth service.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// An auth service in another process.
 #[derive(Debug, Clone)]
 pub struct RemoteAuth {
-    /// `host:port`.
-    pub addr: String,
-    /// What connecting may take.
-    pub dial: Duration,
-    /// How long nothing may move.
-    pub idle: Duration,
+    client: Client,
 }
 
 impl RemoteAuth {
-    /// The auth service at `addr`, with usual limits.
-    pub fn new(addr: impl Into<String>) -> Self {
-        Self { addr: addr.into(), dial: Duration::from_secs(10), idle: Duration::from_secs(600) }
+    /// Hands connections over with the identity of `client`, which is this proxy's own.
+    pub fn new(client: Client) -> Self {
+        Self { client }
     }
 }
 
 #[async_trait]
 impl AuthPath for RemoteAuth {
     async fn pass(&self, stream: AuthStream, client: SocketAddr, ending: CancellationToken) {
-        let auth = match shared_transport::dial(&self.addr, self.dial).await {
+        let auth = match self.client.hand_over(client).await {
             Ok(auth) => auth,
             Err(err) => {
-                tracing::warn!(addr = %self.addr, error = %err, "auth service cannot be reached");
+                let err: &dyn std::error::Error = &err;
+                tracing::warn!(addr = self.client.route().addr(), error = err, "auth service cannot be reached");
                 return;
             }
         };
         tokio::select! {
-            copied = shared_transport::copy_bidirectional(stream, auth, Some(self.idle)) => {
+            copied = shared_transport::copy_bidirectional(stream, auth, Some(IDLE)) => {
                 if let Err(err) = copied {
                     tracing::debug!(%client, error = %err, "connection to the auth service ended");
                 }

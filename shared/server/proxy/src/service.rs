@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth_path::AuthPath;
 use crate::ping::ListenAddrs;
 use crate::settings::ProxySettings;
-use crate::ssh::SshProxy;
+use crate::ssh::{Ends, SshProxy};
 use crate::web::Peer;
 
 /// How long a client may take to say what it speaks.

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::Utc;
 use server_core::{Authority, AuthorityError, EmitError};
+use shared_api::client::{Client, ClientConfig, Route};
 use shared_api::{ClusterState, CompleteUpload};
 use shared_events::AuditEvent;
 use shared_pki::{CaKind, CertAuthority, HostCertSpec, KeyPair, UserCertSpec};
@@ -253,7 +254,9 @@ impl World {
         let (web, ssh) = (listeners.web.local_addr().unwrap(), listeners.ssh.local_addr().unwrap());
         std::fs::create_dir_all(&settings.data_dir).unwrap();
         let authority: Arc<dyn Authority> = Arc::<Cluster>::clone(&cluster);
-        let auth = Arc::new(RemoteAuth::new("127.0.0.1:1"));
+        let nowhere = ClientConfig::new(Route::Direct { addr: "127.0.0.1:1".into() }, Vec::new(), None);
+        let nowhere = Client::new(nowhere).unwrap();
+        let auth = Arc::new(RemoteAuth::new(nowhere));
         let service = ProxyService::new(settings, authority, auth).await.unwrap();
         let stop = CancellationToken::new();
         let ending = stop.clone();

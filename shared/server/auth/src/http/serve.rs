@@ -13,13 +13,16 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use shared_transport::{AcceptLimits, Drained};
+use shared_transport::{AcceptLimits, Drained, alpn};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::handover::client_address;
 use super::peer::Peer;
+use crate::service::AuthService;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -41,11 +44,12 @@ const CONNECTIONS: (usize, usize) = (16_384, 4_096);
 pub struct AuthServer {
     router: Router,
     tls: Arc<rustls::ServerConfig>,
+    service: Arc<AuthService>,
 }
 
 impl AuthServer {
-    pub(crate) fn new(router: Router, tls: Arc<rustls::ServerConfig>) -> Self {
-        Self { router, tls }
+    pub(crate) fn new(router: Router, tls: Arc<rustls::ServerConfig>, service: Arc<AuthService>) -> Self {
+        Self { router, tls, service }
     }
 
     /// Accepts until `shutdown`, then returns when the connections have ended their running requests.
@@ -59,28 +63,71 @@ impl AuthServer {
         .await
     }
 
-    /// Serves one stream that came some other way than through [`AuthServer::serve`]: the proxy hands
-    /// over what it passes through, with the address of the real client. Returns when it ends, or soon
-    /// after `ending`.
+    /// Serves one stream that came some other way than through [`AuthServer::serve`]: a proxy in this
+    /// process hands over what it passes through, with the address of the real client. Returns when it
+    /// ends, or soon after `ending`.
     pub async fn connection<S>(&self, stream: S, address: SocketAddr, ending: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let tls = match shared_transport::tls::accept(Arc::clone(&self.tls), stream, HANDSHAKE)
-            .await
-        {
-            Ok(tls) => tls,
+        let Some((mut tls, certificate)) = self.accept(stream, address).await else { return };
+        if tls.get_ref().1.alpn_protocol() != Some(alpn::AUTH_HANDOVER) {
+            return self.requests(tls, certificate, address, ending).await;
+        }
+        if !self.is_proxy(certificate.as_deref(), address).await {
+            tracing::warn!(peer = %address, "only a proxy hands connections over");
+            return;
+        }
+        let Some(client) = client_address(&mut tls).await else {
+            tracing::debug!(peer = %address, "no client's address");
+            return;
+        };
+        let Some((inner, certificate)) = self.accept(tls, client).await else { return };
+        if inner.get_ref().1.alpn_protocol() == Some(alpn::AUTH_HANDOVER) {
+            tracing::warn!(peer = %address, %client, "a connection that was handed over hands none over");
+            return;
+        }
+        self.requests(inner, certificate, client, ending).await;
+    }
+
+    async fn is_proxy(&self, certificate: Option<&[u8]>, address: SocketAddr) -> bool {
+        match certificate {
+            Some(certificate) => {
+                self.service.caller(certificate, address).await.is_ok_and(|caller| caller.is_proxy())
+            }
+            None => false,
+        }
+    }
+
+    /// The handshake, and the certificate that was shown in it.
+    async fn accept<S>(&self, stream: S, address: SocketAddr) -> Option<(TlsStream<S>, Option<Arc<[u8]>>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        match shared_transport::tls::accept(Arc::clone(&self.tls), stream, HANDSHAKE).await {
+            Ok(tls) => {
+                let chain = tls.get_ref().1.peer_certificates();
+                let certificate =
+                    chain.and_then(|chain| chain.first()).map(|leaf| Arc::<[u8]>::from(leaf.as_ref()));
+                Some((tls, certificate))
+            }
             Err(error) => {
                 tracing::debug!(peer = %address, error = %crate::error::chain(&error), "connection refused");
-                return;
+                None
             }
-        };
-        let certificate = tls
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(|chain| chain.first())
-            .map(|certificate| Arc::<[u8]>::from(certificate.as_ref()));
+        }
+    }
+
+    /// HTTP to its end.
+    async fn requests<S>(
+        &self,
+        tls: TlsStream<S>,
+        certificate: Option<Arc<[u8]>>,
+        address: SocketAddr,
+        ending: CancellationToken,
+    ) where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let peer = Peer { address, certificate };
         let router = self.router.clone();
         let activity = Arc::new(Activity::default());

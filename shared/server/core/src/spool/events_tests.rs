@@ -149,3 +149,51 @@ async fn a_full_spool_says_so() {
     assert_eq!(auth.uids(), accepted, "what was accepted arrives, and nothing else");
     spool.emit(vec![event("room again")]).await.unwrap();
 }
+
+/// An answer that is lost makes an event go twice; nothing makes it go under two ids.
+#[tokio::test]
+async fn a_lost_answer_repeats_the_same_ids_and_keeps_the_order() {
+    let (folder, auth) = (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()));
+    auth.set_away(true);
+    let spool = open(folder.path(), &auth, settings()).await;
+    let mut named = event("");
+    named.metadata_mut().uid.clear();
+    spool.emit(vec![named, event("b")]).await.unwrap();
+    drop(spool);
+    // The process dies after auth took them and before the segment is gone: the file is still there.
+    let segment = files(folder.path()).remove(0);
+    let bytes = std::fs::read(&segment).unwrap();
+    auth.set_away(false);
+    for _ in 0..2 {
+        std::fs::write(&segment, &bytes).unwrap();
+        let spool = open(folder.path(), &auth, settings()).await;
+        assert!(spool.drain(LONG).await);
+    }
+    let sent = auth.all_uids();
+    assert_eq!(sent.len(), 4, "both were sent twice");
+    assert_eq!(sent[..2], sent[2..]);
+    assert!(!sent[0].is_empty() && sent[1] == "b");
+}
+
+/// Disk budget and count are those of what really waits, also over a restart.
+#[tokio::test]
+async fn the_budget_counts_what_an_earlier_run_left() {
+    let (folder, auth) = (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()));
+    auth.set_away(true);
+    let spool = open(folder.path(), &auth, settings()).await;
+    for uid in ["a", "b"] {
+        spool.emit(vec![event(uid)]).await.unwrap();
+    }
+    let used = spool.level.bytes.load(Ordering::Relaxed);
+    assert!(used > 0);
+    drop(spool);
+    let full = EventSpoolSettings { max_bytes: used, ..settings() };
+    let spool = open(folder.path(), &auth, full).await;
+    assert_eq!((spool.pending(), spool.level.bytes.load(Ordering::Relaxed)), (2, used));
+    assert!(matches!(spool.emit(vec![event("c")]).await, Err(EmitError::Full { .. })));
+    auth.set_away(false);
+    assert!(spool.drain(LONG).await);
+    assert_eq!((spool.pending(), spool.level.bytes.load(Ordering::Relaxed)), (0, 0));
+    spool.emit(vec![event("c")]).await.unwrap();
+    assert_eq!(auth.uids(), ["a", "b", "c"]);
+}

@@ -8,17 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shared_api::{limits, unpack_event};
+use shared_api::unpack_event;
 use shared_events::AuditEvent;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::events::{EventSpoolSettings, Level, Order};
 use super::segment::{self, Sealed};
-use super::{SpoolError, at, blocking};
+use super::{SpoolError, at, blocking, sync_folder};
 use crate::authority::{Authority, EmitError};
 use crate::backoff::Backoff;
+use crate::batches::Batches;
 
+/// How much of refused events is kept; behind that they are only logged.
+const MAX_REFUSED: u64 = 64 * 1024 * 1024;
 /// How long one batch may take.
 const BATCH_WAIT: Duration = Duration::from_secs(30);
 
@@ -122,30 +125,16 @@ impl Forwarder {
 /// A segment's events in batches the auth service takes.
 fn batches(path: &PathBuf) -> Result<Vec<Vec<AuditEvent>>, SpoolError> {
     let bytes = std::fs::read(path).map_err(at("read", path))?;
-    let (mut out, mut batch, mut size) = (Vec::new(), Vec::new(), 0);
+    let mut out = Batches::default();
     for frame in segment::frames(&bytes).frames {
-        let event = match unpack_event(frame) {
-            Ok(event) => event,
+        match unpack_event(frame) {
+            Ok(event) => out.add(event, frame.len()),
             Err(err) => {
                 tracing::error!(path = %path.display(), error = %err, "event spool holds what is no event");
-                continue;
             }
-        };
-        // As sent it is a third longer.
-        if !batch.is_empty()
-            && (batch.len() >= limits::MAX_EVENTS
-                || size + frame.len() * 3 / 2 > limits::MAX_EVENT_BATCH)
-        {
-            out.push(std::mem::take(&mut batch));
-            size = 0;
         }
-        size += frame.len() * 3 / 2;
-        batch.push(event);
     }
-    if !batch.is_empty() {
-        out.push(batch);
-    }
-    Ok(out)
+    Ok(out.into_batches())
 }
 
 /// Appends events to `refused.jsonl`.
@@ -156,7 +145,14 @@ fn keep_refused(folder: &Path, events: &[AuditEvent]) -> Result<(), SpoolError> 
         text.push_str(&event.to_json());
         text.push('\n');
     }
-    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .map_err(at("write", &path))
+    let mut options = std::fs::OpenOptions::new();
+    let mut file =
+        options.append(true).create(true).mode(0o600).open(&path).map_err(at("open", &path))?;
+    let kept = file.metadata().map_err(at("look at", &path))?.len();
+    if kept + text.len() as u64 > MAX_REFUSED {
+        tracing::error!(events = text, path = %path.display(), "no room is left for refused events");
+        return Ok(());
+    }
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at("write", &path))?;
+    sync_folder(folder)
 }

@@ -65,6 +65,16 @@ fn private_folder(path: &Path) -> Result<(), SpoolError> {
         .map_err(at("create folder", path))
 }
 
+/// The same, and the names of those it made are on disk.
+fn durable_folder(path: &Path) -> Result<(), SpoolError> {
+    let missing = path.ancestors().take_while(|folder| !folder.exists()).count();
+    private_folder(path)?;
+    path.ancestors().skip(1).take(missing).try_for_each(|folder| {
+        // The parent of a relative path of one name is written as nothing.
+        sync_folder(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+    })
+}
+
 /// Makes names in a folder durable.
 fn sync_folder(path: &Path) -> Result<(), SpoolError> {
     std::fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(at("sync folder", path))

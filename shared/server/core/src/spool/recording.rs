@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::writer::RecordingWriter;
-use super::{SpoolError, at, blocking, private_folder, upload};
+use super::{SpoolError, at, blocking, durable_folder, upload};
 use crate::authority::Authority;
 
 /// What a recording spool may use.
@@ -56,7 +56,7 @@ impl Default for RecordingSpoolSettings {
 
 /// The spool of one service.
 pub struct RecordingSpool {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     stop: CancellationToken,
 }
 
@@ -91,8 +91,8 @@ impl RecordingSpool {
         let corrupted = data_dir.join("log/upload/corrupted/default");
         let (multi, other, made) = (root.join("multi"), corrupted.clone(), root.clone());
         let used = blocking(move || {
-            private_folder(&multi)?;
-            private_folder(&other)?;
+            durable_folder(&multi)?;
+            durable_folder(&other)?;
             size_below(&made)
         })
         .await?;
@@ -196,13 +196,18 @@ impl Shared {
     }
 }
 
-/// Bytes of all files below a folder.
+/// Bytes of all recordings below a folder. What says how far an upload is does not count: it comes and goes uncounted.
 fn size_below(folder: &Path) -> Result<u64, SpoolError> {
     let mut total = 0;
     for entry in std::fs::read_dir(folder).map_err(at("read folder", folder))? {
         let entry = entry.map_err(at("read folder", folder))?;
         let meta = entry.metadata().map_err(at("look at", folder))?;
-        total += if meta.is_dir() { size_below(&entry.path())? } else { meta.len() };
+        let path = entry.path();
+        if meta.is_dir() {
+            total += size_below(&path)?;
+        } else if path.extension().is_some_and(|kind| kind == "tar" || kind == "part") {
+            total += meta.len();
+        }
     }
     Ok(total)
 }

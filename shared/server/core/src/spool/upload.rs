@@ -149,6 +149,11 @@ pub(super) async fn look(shared: Arc<Shared>) -> Result<Vec<SessionId>, SpoolErr
             {
                 let age = entry.metadata().and_then(|meta| meta.modified()).ok();
                 found.push((age, session));
+            } else if path.extension().is_some_and(|ext| ext == "checkpoint")
+                && !path.with_extension("tar").exists()
+            {
+                // Left by a crash between removing the recording and removing this.
+                let _ = std::fs::remove_file(&path);
             }
         }
         found.sort_by_key(|found| found.0);

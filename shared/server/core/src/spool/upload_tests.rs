@@ -284,3 +284,75 @@ async fn a_second_recording_of_a_session_never_replaces_the_first() {
     assert_eq!(std::fs::read(aside).unwrap(), bytes(&second), "the second is not lost");
     assert_eq!(auth.stored(&session).unwrap().0, bytes(&first));
 }
+
+/// Auth finished the upload, and the crash came before the spool let go of it.
+#[tokio::test]
+async fn an_upload_that_was_finished_before_a_crash_is_finished_again_and_gone() {
+    for answered in [true, false] {
+        let (dir, auth, session) =
+            (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()), SessionId::random());
+        let all = bytes(&slices(session, 12, b"some output\r\n"));
+        let upload = Uuid::new_v4();
+        let half = all.len() / 2;
+        for (number, piece) in [(1, &all[..half]), (2, &all[half..])] {
+            let piece = Bytes::copy_from_slice(piece);
+            auth.upload_part(upload, &session, number, piece).await.unwrap();
+        }
+        if answered {
+            let whole = CompleteUpload { parts: 2, bytes: all.len() as u64, truncated: false };
+            auth.complete_upload(upload, &session, whole).await.unwrap();
+        }
+        let root = root(dir.path());
+        std::fs::create_dir_all(&root).unwrap();
+        std::fs::write(root.join(format!("{session}.tar")), &all).unwrap();
+        let checkpoint =
+            Checkpoint { parts: 2, offset: all.len() as u64, ..Checkpoint::new(upload, false) };
+        save(&root, &session, &checkpoint).unwrap();
+        // Another one was removed, its checkpoint was not.
+        save(&root, &SessionId::random(), &checkpoint).unwrap();
+        let spool = open(dir.path(), &auth, settings()).await;
+        assert!(spool.drain(LONG).await);
+        assert_eq!(auth.stored(&session).unwrap().0, all);
+        assert_eq!(everything_below(&root), [] as [PathBuf; 0]);
+        assert_eq!(spool.used(), 0, "what says how far an upload is takes no room");
+    }
+}
+
+/// A session that gives up waiting takes no room for ever.
+#[tokio::test]
+async fn a_write_nobody_waits_for_leaves_the_budget_right() {
+    let (dir, auth, session) =
+        (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()), SessionId::random());
+    let spool = open(dir.path(), &auth, settings()).await;
+    let slices = slices(session, 2, b"x");
+    let mut writer = spool.begin(session).await.unwrap();
+    // The disk is busy: the write has its room and waits for its turn.
+    let turns = spool.shared.disk.clone().acquire_many_owned(8).await.unwrap();
+    let given_up = tokio::time::timeout(Duration::from_millis(20), writer.write(&slices[0])).await;
+    assert!(given_up.is_err());
+    assert_eq!(spool.used(), 0);
+    drop(turns);
+    for slice in &slices {
+        writer.write(slice).await.unwrap();
+    }
+    writer.close().await.unwrap();
+    assert_eq!(arrived(&spool, &auth, &session).await.0, bytes(&slices));
+    assert!(spool.drain(LONG).await);
+    assert_eq!(spool.used(), 0);
+}
+
+/// A slice that could not be written leaves nothing behind, not even when the recording is then closed.
+#[tokio::test]
+async fn what_a_failed_write_left_is_cut_off_before_the_recording_is_closed() {
+    let (dir, auth, session) =
+        (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()), SessionId::random());
+    let spool = open(dir.path(), &auth, settings()).await;
+    let slices = slices(session, 1, b"x");
+    let mut writer = spool.begin(session).await.unwrap();
+    writer.write(&slices[0]).await.unwrap();
+    let part = everything_below(&root(dir.path())).remove(0);
+    let mut file = std::fs::OpenOptions::new().append(true).open(part).unwrap();
+    std::io::Write::write_all(&mut file, b"half a slice").unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(arrived(&spool, &auth, &session).await.0, bytes(&slices));
+}

@@ -33,6 +33,26 @@ struct Target {
     _open: Open,
 }
 
+/// Room in the budget that was taken and may not be needed.
+struct Room {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Room {
+    fn keep(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.shared.release(self.bytes);
+        }
+    }
+}
+
 /// Keeps recovery away from a recording that is being written.
 struct Open {
     shared: Arc<Shared>,
@@ -87,18 +107,18 @@ impl RecordingWriter {
     pub async fn write(&mut self, slice: &Slice) -> Result<(), SpoolError> {
         let bytes = slice.bytes.clone();
         self.shared.reserve(bytes.len() as u64).await?;
+        // Given back unless the slice is written, also when nobody waits for that any more.
+        let room = Room { shared: Arc::clone(&self.shared), bytes: bytes.len() as u64 };
         // Few threads at a time wait for the disk, however many sessions there are.
         let permit =
             Arc::clone(&self.shared.disk).acquire_owned().await.map_err(|_| SpoolError::Closed)?;
-        let (target, shared) = (Arc::clone(&self.target), Arc::clone(&self.shared));
+        let target = Arc::clone(&self.target);
         blocking(move || {
             let _permit = permit;
             let mut target = target.lock().unwrap_or_else(PoisonError::into_inner);
-            let written = target.append(&bytes);
-            if written.is_err() {
-                shared.release(bytes.len() as u64);
-            }
-            written
+            target.append(&bytes)?;
+            room.keep();
+            Ok(())
         })
         .await
     }
@@ -111,6 +131,7 @@ impl RecordingWriter {
         // Where it fails, the folder is found by the next look and taken as cut off.
         blocking(move || {
             let target = target.lock().unwrap_or_else(PoisonError::into_inner);
+            target.cut()?;
             finish(&target.folder, (target.len > 0).then_some(&target.path), &root, &session)
         })
         .await
@@ -127,19 +148,34 @@ impl Drop for RecordingWriter {
 
 impl Target {
     fn append(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
-        let written = self.file.write_all_at(bytes, self.len).and_then(|()| self.file.sync_data());
-        if let Err(err) = written {
+        if let Err(err) = self.put(bytes) {
+            // Half a slice stays where it cannot be cut off; the next one, or the end, tries again.
             let _ = self.file.set_len(self.len);
-            return Err(at("write", &self.path)(err));
-        }
-        if !self.named {
-            for folder in self.folder.ancestors().take(3) {
-                sync_folder(folder)?;
-            }
-            self.named = true;
+            return Err(err);
         }
         self.len += bytes.len() as u64;
         Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
+        let written = self.cut().and_then(|()| {
+            let written = self.file.write_all_at(bytes, self.len).and_then(|()| self.file.sync_data());
+            written.map_err(at("write", &self.path))
+        });
+        written?;
+        if !self.named {
+            self.folder.ancestors().take(3).try_for_each(sync_folder)?;
+            self.named = true;
+        }
+        Ok(())
+    }
+
+    /// Takes away what a failed write left behind the last whole slice.
+    fn cut(&self) -> Result<(), SpoolError> {
+        let cut = self.file.metadata().and_then(|meta| {
+            if meta.len() > self.len { self.file.set_len(self.len) } else { Ok(()) }
+        });
+        cut.map_err(at("cut", &self.path))
     }
 }
 
