@@ -3,6 +3,7 @@
 
 mod audit;
 mod crash;
+mod crash_two;
 mod flow;
 mod forwarding;
 mod fuzz;
@@ -10,6 +11,7 @@ mod guide;
 mod hostile;
 mod limits;
 mod openssh;
+mod pinning;
 mod play;
 mod refusals;
 mod roles;

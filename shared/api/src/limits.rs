@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Largest JSON request body.
 pub const MAX_REQUEST: usize = 2 * 1024 * 1024;
+/// Largest JSON request body from who shows no certificate.
+pub const MAX_ANONYMOUS: usize = 64 * 1024;
 /// Largest JSON reply the client reads (query results are the large ones).
 pub const MAX_REPLY: usize = 64 * 1024 * 1024;
 /// Largest part of an upload.

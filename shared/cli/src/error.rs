@@ -53,6 +53,8 @@ pub struct CliError {
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
+    /// Nobody reads what the program prints.
+    reader_gone: bool,
 }
 
 impl CliError {
@@ -63,7 +65,7 @@ impl CliError {
 
     /// An error with an exit code of its own.
     pub fn with_exit(exit: ExitCode, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), causes: Vec::new(), hint: None }
+        Self { exit, message: message.into(), causes: Vec::new(), hint: None, reader_gone: false }
     }
 
     /// A wrong command line: code 2.
@@ -126,7 +128,8 @@ impl Error for CliError {}
 
 impl From<std::io::Error> for CliError {
     fn from(error: std::io::Error) -> Self {
-        Self::from_error(&error)
+        let reader_gone = error.kind() == std::io::ErrorKind::BrokenPipe;
+        Self { reader_gone, ..Self::from_error(&error) }
     }
 }
 
@@ -162,15 +165,25 @@ pub fn report(error: &CliError, colour: bool, out: &mut dyn Write) -> std::io::R
     Ok(())
 }
 
+/// Makes a print to a reader that has gone away (closed pipe) end the program quietly instead of with a panic.
+pub(crate) fn end_quietly_without_reader() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to std") && text.contains("Broken pipe") {
+            std::process::exit(i32::from(ExitCode::Done.code()));
+        }
+        before(info);
+    }));
+}
+
 /// The one place where a program turns its result into a message and an exit code. A reader that
 /// has gone away (closed pipe) ends the program quietly.
 pub fn run_main(result: Result<ExitCode, CliError>) -> std::process::ExitCode {
     match result {
         Ok(code) => code.into(),
         Err(error) => {
-            let broken_pipe = error.message.contains("Broken pipe")
-                || error.causes.iter().any(|cause| cause.contains("Broken pipe"));
-            if broken_pipe && error.exit == ExitCode::Failed {
+            if error.reader_gone && error.exit == ExitCode::Failed {
                 return ExitCode::Done.into();
             }
             let stderr = std::io::stderr();
@@ -223,5 +236,15 @@ mod tests {
         ]
         .map(ExitCode::code);
         assert_eq!(codes, [0, 1, 2, 3, 4, 5, 255]);
+    }
+
+    /// A connection that broke is no success.
+    #[test]
+    fn only_a_reader_that_is_gone_ends_quietly() {
+        let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert!(CliError::from(gone()).reader_gone);
+        let failed = CliError::wrap("ask the auth service", &gone());
+        assert!(!failed.reader_gone);
+        assert_eq!(format!("{:?}", run_main(Err(failed))), format!("{:?}", std::process::ExitCode::FAILURE));
     }
 }

@@ -13,7 +13,7 @@ mod table;
 mod text;
 
 pub use error::{CliError, ExitCode, report, run_main};
-pub use format::{Format, UnknownFormat, print_structured, write_structured};
+pub use format::{Format, UnknownFormat, print_json_line, print_structured, write_structured};
 pub use program::{answer_shell, parse, print_completion};
 pub use progress::Progress;
 pub use prompt::{Prompter, PromptError};

@@ -10,6 +10,7 @@ use crate::error::{CliError, ExitCode};
 
 /// Parses a command line. Help and usage errors are printed; the error is then the code to end with.
 pub fn parse<C: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<C, ExitCode> {
+    crate::error::end_quietly_without_reader();
     C::try_parse_from(args).map_err(|error| {
         error.print().ok();
         if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done }

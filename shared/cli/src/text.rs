@@ -14,11 +14,13 @@ pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     escape(text, true)
 }
 
+/// Whether a terminal shows it, and does nothing else.
+pub(crate) fn is_harmless(c: char) -> bool {
+    !(c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+}
+
 fn escape(text: &str, keep_newlines: bool) -> Cow<'_, str> {
-    let harmless = |c: char| {
-        (keep_newlines && c == '\n')
-            || !(c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
-    };
+    let harmless = |c: char| (keep_newlines && c == '\n') || is_harmless(c);
     if text.chars().all(harmless) {
         return Cow::Borrowed(text);
     }

@@ -257,6 +257,11 @@ impl ProfileDir {
         self.keys(profile).join(format!("{}-hosts", profile.user))
     }
 
+    /// Plain host keys that the user has accepted behind this proxy, in this cluster. They outlive a logout.
+    pub fn pinned_hosts_path(&self, profile: &Profile) -> PathBuf {
+        self.keys(profile).join("pinned").join(format!("{}.known_hosts", profile.cluster))
+    }
+
     /// Host authorities, as OpenSSH reads them.
     pub fn known_hosts_path(&self) -> PathBuf {
         self.0.join("known_hosts")

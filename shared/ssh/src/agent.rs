@@ -12,7 +12,11 @@
 
 mod budget;
 mod checks;
+mod host_keys;
 mod key;
+mod memory;
+#[cfg(test)]
+mod plain_key_tests;
 mod running;
 mod serve;
 mod session;
@@ -23,7 +27,10 @@ pub(crate) mod test_support;
 
 pub use budget::Budget;
 pub use checks::{BoundHost, Refusal};
+pub(crate) use host_keys::plain_key;
+pub use host_keys::{HostKeyRefusal, HostKeys};
 pub use key::{AgentKey, KeyError};
+pub use memory::hide_process;
 pub use running::{
     Loaded, RunningAgent, RunningAgentError, agent_comment, load_into_running_agent,
     unload_from_running_agent,

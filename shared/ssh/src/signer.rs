@@ -15,10 +15,10 @@ use crate::wire::{
     parse_reply,
 };
 
-/// How long an agent may take to list its keys or to bind.
+/// How long an agent may take to list its keys.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long an agent may take to sign; somebody may have to touch a key.
-const SIGN_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long an agent may take to bind or to sign; somebody may have to look at the host's key, or touch their own.
+const PERSON_TIMEOUT: Duration = Duration::from_secs(90);
 /// How many of an agent's identities are looked at.
 const MAX_IDENTITIES: usize = 256;
 
@@ -83,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> ForwardedAgent<S> {
             signature: binding.signature(),
             forwarding: false,
         };
-        match self.ask(&bind.encode(), REPLY_TIMEOUT).await? {
+        match self.ask(&bind.encode(), PERSON_TIMEOUT).await? {
             Reply::Success => Ok(true),
             Reply::Failure | Reply::ExtensionFailure => Ok(false),
             Reply::Identities(_) | Reply::Signature(_) => Err(AgentError::OutOfTurn),
@@ -105,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> ForwardedAgent<S> {
 
     /// A signature blob over `data` by the key of the certificate `key`.
     async fn sign(&mut self, key: &[u8], data: &[u8], flags: u32) -> Result<Vec<u8>, AgentError> {
-        match self.ask(&Request::encode_sign(key, data, flags), SIGN_TIMEOUT).await? {
+        match self.ask(&Request::encode_sign(key, data, flags), PERSON_TIMEOUT).await? {
             Reply::Signature(blob) => Ok(blob),
             Reply::Failure | Reply::ExtensionFailure => Err(AgentError::Refused),
             _ => Err(AgentError::OutOfTurn),

@@ -3,7 +3,10 @@
 use std::io::{IsTerminal, Read};
 
 use shared_api::{QueryReply, QueryRequest};
-use shared_cli::{CliError, ExitCode, Format, Table, print_structured, terminal_width};
+use shared_cli::{
+    CliError, ExitCode, Format, Table, print_json_line, print_structured, printable,
+    stdout_is_terminal, terminal_width,
+};
 
 use crate::connect::Connection;
 
@@ -86,7 +89,7 @@ fn print(reply: &QueryReply, format: QueryFormat) -> Result<(), CliError> {
         QueryFormat::Json => {
             let lines: Vec<_> =
                 std::iter::once(names()).chain(rows()).map(|data| serde_json::json!({ "data": data })).collect();
-            println!("{}", serde_json::Value::from(lines));
+            print_json_line(&lines)?;
         }
         QueryFormat::Yaml => {
             let lines: Vec<_> =
@@ -100,11 +103,18 @@ fn print(reply: &QueryReply, format: QueryFormat) -> Result<(), CliError> {
             table.write(terminal_width(), &mut std::io::stdout().lock())?;
         }
         QueryFormat::Csv => {
+            // A file gets what is there; a terminal is not driven by it.
+            let shown = |cell: String| match stdout_is_terminal() {
+                true => printable(&cell).into_owned(),
+                false => cell,
+            };
             let mut writer = csv::Writer::from_writer(std::io::stdout().lock());
-            let failed = |error: csv::Error| CliError::wrap("print CSV", &error);
-            writer.write_record(names()).map_err(failed)?;
-            for row in rows() {
-                writer.write_record(row).map_err(failed)?;
+            let failed = |error: csv::Error| match error.into_kind() {
+                csv::ErrorKind::Io(error) => CliError::from(error),
+                other => CliError::new(format!("print CSV: {other:?}")),
+            };
+            for row in std::iter::once(names()).chain(rows()) {
+                writer.write_record(row.into_iter().map(shown)).map_err(failed)?;
             }
             writer.flush()?;
         }

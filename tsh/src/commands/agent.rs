@@ -1,19 +1,16 @@
 //! `tsh agent`: the certificate on an ssh-agent socket that signs only for hosts of the cluster.
 
+mod renew;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use chrono::Utc;
 use shared_cli::{CliError, ExitCode};
-use shared_ssh::agent::{AgentSocket, SocketAgent, SocketError, agent_comment};
+use shared_ssh::agent::{AgentSocket, SocketAgent, SocketError, agent_comment, hide_process};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Ctx;
-
-/// The longest wait a timer takes at once.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Shown below the flags.
 const HELP: &str = "\
@@ -21,7 +18,8 @@ const HELP: &str = "\
     the cluster, so whoever it is forwarded to cannot use it elsewhere. OpenSSH binds since 8.9; older \
     clients, and programs that sign other things, need --allow-unbound.\n\n\
     With a command, runs it with SSH_AUTH_SOCK set and ends with its status. Without, prints the \
-    variable and serves until the certificate ends.";
+    variable and serves until it is stopped. A new login is taken up as soon as there is one; when the \
+    certificate has ended, or after a logout, the socket offers nothing until then.";
 
 /// Flags of `tsh agent`.
 #[derive(Debug, clap::Args)]
@@ -40,11 +38,13 @@ pub struct AgentArgs {
 
 /// Serves.
 pub async fn run(ctx: &Ctx, args: AgentArgs) -> Result<ExitCode, CliError> {
-    // Keeps the key out of core dumps and away from debuggers; an old kernel may not know it.
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    hide_process();
     let (profile, login) = (ctx.profile()?, ctx.login()?);
     let key = Arc::new(login.agent_key(&agent_comment(&profile.user))?);
     let agent = SocketAgent::new(key, login.authorities.clone(), args.allow_unbound);
+    // A command has the terminal to itself.
+    let talks = args.command.is_empty();
+    let renewing = renew::follow(&ctx.dir, profile, &login, Arc::clone(&agent), talks);
     let bad = |error: SocketError| CliError::from_error(&error);
     let socket = match &args.socket {
         Some(path) => AgentSocket::at(path).map_err(bad)?,
@@ -54,13 +54,14 @@ pub async fn run(ctx: &Ctx, args: AgentArgs) -> Result<ExitCode, CliError> {
     let work = async {
         if args.command.is_empty() {
             println!("SSH_AUTH_SOCK={}; export SSH_AUTH_SOCK;", quoted(&path.to_string_lossy()));
-            wait(login.identity.valid_until).await
+            wait().await
         } else {
             command(&args.command, &path).await
         }
     };
     tokio::select! {
         result = work => result,
+        never = renewing => match never {},
         served = socket.run(agent, CancellationToken::new()) => {
             served.map_err(bad)?;
             Ok(ExitCode::Done)
@@ -68,22 +69,14 @@ pub async fn run(ctx: &Ctx, args: AgentArgs) -> Result<ExitCode, CliError> {
     }
 }
 
-/// Until a signal, or until the certificate has ended.
-async fn wait(until: chrono::DateTime<Utc>) -> Result<ExitCode, CliError> {
+/// Until a signal.
+async fn wait() -> Result<ExitCode, CliError> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    loop {
-        let left = (until - Utc::now()).to_std().unwrap_or_default();
-        if left.is_zero() {
-            return Err(CliError::with_exit(ExitCode::NotLoggedIn, "Active profile expired.")
-                .hint("tsh login"));
-        }
-        tokio::select! {
-            _ = interrupt.recv() => return Ok(ExitCode::Done),
-            _ = terminate.recv() => return Ok(ExitCode::Done),
-            () = tokio::time::sleep(left.min(LONGEST_WAIT)) => {}
-        }
+    tokio::select! {
+        _ = interrupt.recv() => Ok(ExitCode::Done),
+        _ = terminate.recv() => Ok(ExitCode::Done),
     }
 }
 
@@ -104,7 +97,7 @@ async fn command(words: &[OsString], socket: &std::path::Path) -> Result<ExitCod
 }
 
 /// As one word for a shell.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();

@@ -71,8 +71,15 @@ fn range(args: &LsArgs, now: DateTime<Utc>) -> Result<(DateTime<Utc>, DateTime<U
         let back = Duration::from_std(last.as_std()).unwrap_or(Duration::days(LONGEST_RANGE));
         return Ok((now - back, now));
     }
-    let to = args.to_utc.map_or(now, |day| midnight(day) + Duration::days(1));
-    let from = args.from_utc.map_or(to - Duration::days(1), midnight);
+    let far = || CliError::usage("--from-utc and --to-utc are days of this calendar, YYYY-MM-DD");
+    let to = match args.to_utc {
+        Some(day) => midnight(day).checked_add_signed(Duration::days(1)).ok_or_else(far)?,
+        None => now,
+    };
+    let from = match args.from_utc {
+        Some(day) => midnight(day),
+        None => to.checked_sub_signed(Duration::days(1)).ok_or_else(far)?,
+    };
     let days = (to - from).num_days();
     if days > LONGEST_RANGE {
         return Err(CliError::usage(format!(
@@ -83,4 +90,27 @@ fn range(args: &LsArgs, now: DateTime<Utc>) -> Result<(DateTime<Utc>, DateTime<U
         return Err(CliError::usage("--from-utc is after --to-utc"));
     }
     Ok((from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_beyond_the_calendar_are_a_usage_error() {
+        let args = |from: Option<NaiveDate>, to: Option<NaiveDate>| LsArgs {
+            from_utc: from,
+            to_utc: to,
+            last: None,
+            limit: 50,
+            format: Format::Text,
+        };
+        let now = DateTime::<Utc>::UNIX_EPOCH;
+        for (from, to) in [(None, Some(NaiveDate::MAX)), (Some(NaiveDate::MAX), None), (Some(NaiveDate::MIN), None)] {
+            assert!(range(&args(from, to), now).is_err());
+        }
+        assert_eq!(range(&args(None, None), now).unwrap().1, now);
+        let last = LsArgs { last: Some(GoDuration(std::time::Duration::from_nanos(i64::MAX as u64))), ..args(None, None) };
+        assert!(range(&last, now).is_ok());
+    }
 }

@@ -6,6 +6,8 @@
 mod connect;
 mod destination;
 mod escape;
+mod host_keys;
+mod pins;
 mod standard;
 mod terminal;
 
@@ -15,7 +17,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared_cli::{CliError, ExitCode};
+use shared_cli::{CliError, ExitCode, RawMode};
+use shared_ssh::agent::hide_process;
 use shared_ssh::client::{
     ConnectError, Control, LocalForward, PtyRequest, SessionEnd, SessionIo, SessionRequest, Start,
     TargetConn,
@@ -26,10 +29,9 @@ use clap_complete::engine::ArgValueCompleter;
 
 use crate::commands::completion;
 use crate::context::Ctx;
-use connect::{Connected, failed};
+use connect::{Connected, Wishes, failed};
 use destination::Destination;
 use standard::{Output, read_stdin};
-use terminal::RawMode;
 
 /// What a shell reports for a program that died of a closed pipe.
 const CLOSED_PIPE: u8 = 141;
@@ -71,6 +73,9 @@ pub struct SshArgs {
     /// Take '~.' after a new line as the end (the default)
     #[arg(long = "enable-escape-sequences", hide = true, overrides_with = "no_escapes")]
     escapes: bool,
+    /// Sign no login that does not name the server: refuses those with an sshd before 8.9
+    #[arg(long, env = "TELEPORT_HOSTBOUND_ONLY", value_parser = clap::builder::FalseyValueParser::new())]
+    hostbound_only: bool,
     /// Server: name or address, with the login in front
     #[arg(value_name = "[USER@]HOST", add = ArgValueCompleter::new(completion::targets))]
     target: Option<String>,
@@ -81,6 +86,7 @@ pub struct SshArgs {
 
 /// Connects and runs.
 pub async fn run(ctx: &Ctx, args: SshArgs) -> Result<ExitCode, CliError> {
+    hide_process();
     if args.tty && args.no_tty {
         return Err(CliError::usage("either -t or -T can be specified, not both"));
     }
@@ -103,8 +109,12 @@ pub async fn run(ctx: &Ctx, args: SshArgs) -> Result<ExitCode, CliError> {
             .push(open.map_err(|error| CliError::from_error(&error).exit(ExitCode::Remote(255)))?);
     }
 
-    let connected =
-        connect::connect(ctx, &login, &destination, args.port, args.forward_agent).await?;
+    let wishes = Wishes {
+        port: args.port,
+        forward_agent: args.forward_agent,
+        hostbound_only: args.hostbound_only,
+    };
+    let connected = connect::connect(ctx, &login, &destination, wishes).await?;
     ctx.remember_hosts([destination.host.as_str()].into_iter());
     let mut forwarding = tokio::task::JoinSet::new();
     for open in listening {
@@ -156,8 +166,10 @@ async fn session(args: &SshArgs, connected: &Connected) -> Result<ExitCode, CliE
     let stderr = Output::stderr();
     let raw_wanted = wants_pty && interactive;
     let (started, has_started) = oneshot::channel();
+    // Not before something runs there: until then what is typed may be the answer to a question.
+    let (read_on, may_read) = oneshot::channel();
     let io = SessionIo {
-        stdin: read_stdin((raw_wanted && !args.no_escapes).then(|| control.clone())),
+        stdin: read_stdin((raw_wanted && !args.no_escapes).then(|| control.clone()), may_read),
         stdout: stdout.queue(),
         stderr: stderr.queue(),
         control: control_receiver,
@@ -165,7 +177,10 @@ async fn session(args: &SshArgs, connected: &Connected) -> Result<ExitCode, CliE
     };
     // Raw only while something runs there, so that Ctrl-C ends a login that takes long.
     let raw = async {
-        if raw_wanted && has_started.await.is_ok() { RawMode::enter() } else { Ok(RawMode::none()) }
+        has_started.await.ok()?;
+        let raw = if raw_wanted { RawMode::enter().ok() } else { None };
+        read_on.send(()).ok();
+        raw
     };
     let watcher = tokio::spawn(watch(control, wants_pty, Signals::new()?));
     // Restored when dropped, on every way out of here.
@@ -183,12 +198,13 @@ async fn session(args: &SshArgs, connected: &Connected) -> Result<ExitCode, CliE
         shown.await;
     }
     drop(raw);
-    outcome(end, signalled, connected)
+    outcome(end, signalled, wants_pty, connected)
 }
 
 fn outcome(
     end: Result<SessionEnd, ConnectError>,
     signalled: Option<u8>,
+    pty: bool,
     connected: &Connected,
 ) -> Result<ExitCode, CliError> {
     match end {
@@ -200,16 +216,16 @@ fn outcome(
         Ok(SessionEnd::Closed) if signalled.is_some() => {
             Ok(ExitCode::Remote(128_u8.saturating_add(signalled.unwrap_or_default())))
         }
+        // As `ssh`: what the signal was is not said, and a terminal's session says that it is over.
         Ok(SessionEnd::Signal { name, message }) => {
-            let tail = if message.is_empty() { String::new() } else { format!(": {message}") };
-            eprintln!("remote command was ended by SIG{name}{tail}");
+            tracing::debug!(%name, %message, "remote command was ended by a signal");
+            if pty {
+                eprint!("Connection to {} closed.\r\n", connected.target.options().host);
+            }
             Ok(ExitCode::Remote(255))
         }
         Ok(SessionEnd::Closed) => Ok(ExitCode::Remote(255)),
-        Err(error) => {
-            connected.explain();
-            Err(failed(&error))
-        }
+        Err(error) => Err(connected.failed(&error)),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use shared_api::{
-    HostCertReply, HostCertRequest, LoginReply, ProxyHostCertRequest, Secret, UserCertsRequest,
+    ApiError, HostCertReply, HostCertRequest, LoginReply, ProxyHostCertRequest, Secret, UserCertsRequest,
     limits,
 };
 use shared_authz::{RoleSet, Template, Verb};
@@ -81,10 +81,16 @@ impl AuthService {
     ) -> Result<(LoginReply, shared_events::AuditEvent)> {
         let now = self.now();
         let state = self.current_state();
+        // What a role denied that is gone is not known any more.
+        if let Some(gone) = subject.roles.iter().find(|role| !state.roles.contains_key(*role)) {
+            return Err(AuthError::denied(format!(
+                "role \"{gone}\" of user \"{}\" does not exist any more",
+                subject.user
+            )));
+        }
         let held: Vec<_> =
             subject.roles.iter().filter_map(|role| state.roles.get(role).cloned()).collect();
-        let names: Vec<RoleName> =
-            subject.roles.into_iter().filter(|role| state.roles.contains_key(role)).collect();
+        let names: Vec<RoleName> = subject.roles;
         let roles = RoleSet::new(held, &subject.traits, &subject.user);
         let options = roles.options();
         let logins: Vec<Login> = roles.logins();
@@ -196,13 +202,17 @@ impl AuthService {
             else {
                 return Err(AuthError::not_found(format!("user \"{name}\" is not found")));
             };
+            let now = self.now();
+            if account.is_locked(now) || account.is_expired(now) {
+                return Err(ApiError::locked(format!("user \"{name}\" is locked or has expired")).into());
+            }
             // Nobody logged in, so there is no address to bind to.
             Subject {
                 user: name,
                 roles: account.spec.roles,
                 traits: account.spec.traits,
                 address: None,
-                not_after: None,
+                not_after: account.spec.expires,
             }
         } else {
             return Err(AuthError::denied("access denied to certificates of other users"));

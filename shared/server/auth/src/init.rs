@@ -130,6 +130,8 @@ impl AuthService {
             passwords,
             turns: Default::default(),
             limiter: anonymous_limiter(),
+            sessions: Default::default(),
+            running: Default::default(),
             clock,
             proxy: OnceLock::new(),
         }))

@@ -1,12 +1,14 @@
 //! Events that services send: only kinds such a service makes, only in its own name.
 
 use shared_events::{AuditEvent, ServerMetadata};
-use shared_types::{HostId, SystemRole};
+use shared_types::{HostId, SessionId, SystemRole};
 
 use crate::caller::Caller;
 use crate::error::{AuthError, Result};
 use crate::service::AuthService;
 
+/// Longest id and code of an event.
+const LONGEST_WORD: usize = 64;
 /// How far a service's clock may be ahead.
 const AHEAD_MINUTES: i64 = 5;
 
@@ -19,6 +21,12 @@ impl AuthService {
         let now = self.now();
         for event in &mut events {
             check(event, role, host, self.cluster().as_str())?;
+            if role == SystemRole::Proxy
+                && let Some(session) = session(event)
+                && !self.sessions.claim(session, host)
+            {
+                return Err(AuthError::bad_request("an event is of another proxy's session"));
+            }
             event.prepare(now, self.cluster().as_str());
             let time = event.metadata().time.get();
             if time.is_some_and(|time| time > now + chrono::Duration::minutes(AHEAD_MINUTES)) {
@@ -39,6 +47,10 @@ fn check(event: &AuditEvent, role: SystemRole, host: HostId, cluster: &str) -> R
     }
     if kind != event.kind() {
         return Err(AuthError::bad_request("the type of an event is not what it says"));
+    }
+    let metadata = event.metadata();
+    if metadata.uid.len() > LONGEST_WORD || metadata.code.len() > LONGEST_WORD {
+        return Err(AuthError::bad_request("an event's id or code is too long"));
     }
     let named = event.metadata().cluster_name.as_str();
     if !named.is_empty() && named != cluster {
@@ -81,6 +93,25 @@ fn may_make(role: SystemRole, event: &AuditEvent) -> bool {
         SystemRole::Node => session,
         SystemRole::Auth | SystemRole::Admin => false,
     }
+}
+
+/// The session an event is of, where it is of one.
+fn session(event: &AuditEvent) -> Option<SessionId> {
+    use AuditEvent as E;
+    let session = match event {
+        E::SessionStart(event) => &event.session,
+        E::SessionJoin(event) => &event.session,
+        E::SessionLeave(event) => &event.session,
+        E::SessionEnd(event) => &event.session,
+        E::SessionData(event) => &event.session,
+        E::Resize(event) => &event.session,
+        E::Exec(event) => &event.session,
+        E::Scp(event) => &event.session,
+        E::Sftp(event) => &event.session,
+        E::SftpSummary(event) => &event.session,
+        _ => return None,
+    };
+    session.sid.parse().ok()
 }
 
 /// The server an event names, where its kind names one.

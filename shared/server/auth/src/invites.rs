@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
-use server_store::{Condition, Key, Op};
+use server_store::{Condition, Key, Op, Revision};
 use shared_api::{InviteInfo, Secret, SignupReply, SignupRequest};
 use shared_types::{ResourceKind, UserName};
 use std::net::SocketAddr;
@@ -25,6 +25,14 @@ pub(crate) struct Invite {
     user: UserName,
     reset: bool,
     expires: DateTime<Utc>,
+}
+
+/// A token that is good.
+struct Found {
+    key: Key,
+    invite: Invite,
+    /// The revision of what says that it is the one that counts.
+    current: Revision,
 }
 
 /// A new token, not yet stored.
@@ -91,7 +99,7 @@ fn unknown() -> AuthError {
 impl AuthService {
     /// What a token is for; whoever has it may know.
     pub async fn invite_info(&self, token: &Secret) -> Result<InviteInfo> {
-        let (_, invite) = self.find_invite(token).await?;
+        let Found { invite, .. } = self.find_invite(token).await?;
         Ok(InviteInfo {
             user: invite.user,
             cluster: self.cluster().clone(),
@@ -102,14 +110,15 @@ impl AuthService {
 
     /// Sets the password and uses the token up, in one step.
     pub async fn signup(&self, ask: SignupRequest, from: SocketAddr) -> Result<SignupReply> {
-        let (key, invite) = self.find_invite(&ask.token).await?;
+        let Found { key, invite, current } = self.find_invite(&ask.token).await?;
         password::check_rules(ask.password.expose()).map_err(bad_password)?;
         let secret = Zeroizing::new(ask.password.expose().to_owned());
         let hash = self.passwords().hash(secret).await.map_err(bad_password)?;
         let user = invite.user;
         let ops = vec![
             state::delete(key, Condition::Present),
-            state::delete(current_key(&user)?, Condition::Any),
+            // A reset that came while the password was hashed has made another link the one that counts.
+            state::delete(current_key(&user)?, Condition::Revision(current)),
             Op::Check {
                 key: state::resource_key(ResourceKind::User, user.as_str())?,
                 condition: Condition::Present,
@@ -131,17 +140,19 @@ impl AuthService {
         Ok(SignupReply { user, cluster: self.cluster().clone() })
     }
 
-    async fn find_invite(&self, token: &Secret) -> Result<(Key, Invite)> {
+    async fn find_invite(&self, token: &Secret) -> Result<Found> {
         let key = invite_key(token)?;
         let invite = self.store().read::<Invite>(&key).await?.ok_or_else(unknown)?.value;
         if invite.expires <= self.now() {
             return Err(unknown());
         }
         let current = self.store().read::<String>(&current_key(&invite.user)?).await?;
-        if current.is_none_or(|current| current.value != key.as_str()) {
-            return Err(unknown());
+        match current {
+            Some(current) if current.value == key.as_str() => {
+                Ok(Found { key, invite, current: current.revision })
+            }
+            _ => Err(unknown()),
         }
-        Ok((key, invite))
     }
 }
 

@@ -30,6 +30,7 @@ mod password;
 mod recordings;
 mod resources;
 mod service;
+mod sessions;
 mod state;
 mod tend;
 #[cfg(test)]

@@ -78,6 +78,12 @@ impl Passwords {
         Ok(matches && known)
     }
 
+    /// Every turn there is, so that nobody else gets one.
+    #[cfg(test)]
+    pub(crate) async fn all_turns(&self) -> tokio::sync::OwnedSemaphorePermit {
+        Arc::clone(&self.turns).acquire_many_owned(PARALLEL as u32).await.unwrap()
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,

@@ -95,9 +95,7 @@ impl AuthService {
 
     /// Refuses who may do it to no session, not even an own one.
     fn check_sessions(&self, caller: &Caller, verb: Verb) -> Result<()> {
-        if caller.is_admin()
-            || (caller.is_user() && self.role_set(caller).may_some("session", verb))
-        {
+        if self.may_some(caller, "session", verb) {
             return Ok(());
         }
         self.check(caller, "session", verb)

@@ -156,6 +156,13 @@ impl AuthService {
         ) {
             return Err(missing(kind, name));
         }
+        // Nobody changes a resource into one that it may not change.
+        self.check_about(
+            caller,
+            kind.as_str(),
+            Verb::Update,
+            &WhereCtx::resource(resource.metadata()),
+        )?;
         keep_to_origin(&stored, force)?;
         let condition = state::condition_of(resource.metadata().revision.as_deref())?
             .unwrap_or(Condition::Present);
@@ -217,10 +224,14 @@ impl AuthService {
             init::set_origin(resource.metadata_mut(), DYNAMIC);
         }
         let kind = resource.kind();
-        let op: Op = state::put_resource(&resource, condition)?;
+        let mut ops: Vec<Op> = vec![state::put_resource(&resource, condition)?];
+        if kind == ResourceKind::User && condition == Condition::Absent {
+            // A new user does not come with the password of an earlier one of that name.
+            ops.extend(self.user_leftovers(resource.name())?);
+        }
         let what = format!("{kind} \"{}\"", shown_name(kind, resource.name()));
         let revision =
-            self.store().write(vec![op]).await.map_err(|error| state::conflict(&what, error))?;
+            self.store().write(ops).await.map_err(|error| state::conflict(&what, error))?;
         self.refresh().await?;
         self.record(vec![events::resource_written(&resource, created, caller)]).await?;
         resource.metadata_mut().revision = Some(revision.0.to_string());
@@ -233,6 +244,12 @@ impl AuthService {
             .map_err(|error| AuthError::bad_request(chain(&error)))?;
         if resource.metadata().expires.is_some_and(|end| end <= self.now()) {
             return Err(AuthError::bad_request("metadata.expires is in the past"));
+        }
+        // Whatever is decided by it would change silently on that day; a role that denies something most of all.
+        if resource.metadata().expires.is_some()
+            && !matches!(kind, ResourceKind::User | ResourceKind::Token)
+        {
+            return Err(AuthError::bad_request(format!("metadata.expires: a {kind} has no end")));
         }
         match &resource {
             Resource::Role(role) => {
@@ -268,9 +285,7 @@ impl AuthService {
 
     /// Refuses a caller that has the verb on no resource of this kind at all.
     fn check_some(&self, caller: &Caller, kind: ResourceKind, verb: Verb) -> Result<()> {
-        if caller.is_admin()
-            || (caller.is_user() && self.role_set(caller).may_some(kind.as_str(), verb))
-        {
+        if self.may_some(caller, kind.as_str(), verb) {
             return Ok(());
         }
         self.check(caller, kind.as_str(), verb)

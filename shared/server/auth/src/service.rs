@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use server_audit::{AuditError, AuditLog, QueryEngine};
@@ -19,17 +19,22 @@ use shared_pki::{CaKind, CertAuthority};
 use shared_types::resource::{AuthPreferenceSpec, NetworkingSpec, RecordingSpec};
 use shared_types::{ClusterName, HostId, Resource, ResourceKind};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use crate::caller::Caller;
 use crate::error::{AuthError, Result};
 use crate::limiter::Limiter;
 use crate::login::Turns;
+use crate::sessions::Sessions;
 use crate::password::Passwords;
 use crate::state::{self, Store};
 use crate::tokens::StaticToken;
 
 /// Requests without a certificate that one address may send at once, and then per minute.
 const ANONYMOUS: (u32, u32) = (480, 120);
+
+/// How long requests whose connection is gone may go on at the end.
+const LAST: Duration = Duration::from_secs(5);
 
 /// What the auth service needs to know of the configuration.
 #[derive(Clone)]
@@ -89,6 +94,9 @@ pub struct AuthService {
     pub(crate) passwords: Passwords,
     pub(crate) turns: Turns,
     pub(crate) limiter: Limiter,
+    pub(crate) sessions: Sessions,
+    /// Requests that change something; they end even when their caller has gone.
+    pub(crate) running: TaskTracker,
     pub(crate) clock: Clock,
     pub(crate) proxy: OnceLock<String>,
 }
@@ -241,6 +249,21 @@ impl AuthService {
         })
     }
 
+    /// Whether each of the caller's roles still exists. What a role denied that is gone is not known any more, so
+    /// nothing is allowed without it.
+    fn roles_exist(&self, caller: &Caller) -> bool {
+        let state = self.current_state();
+        caller.roles().into_iter().all(|role| state.roles.contains_key(role))
+    }
+
+    /// Whether a rule allows it for some resource of a kind; the administrator may everything.
+    pub(crate) fn may_some(&self, caller: &Caller, resource: &str, verb: Verb) -> bool {
+        caller.is_admin()
+            || (caller.is_user()
+                && self.roles_exist(caller)
+                && self.role_set(caller).may_some(resource, verb))
+    }
+
     /// The caller's roles as they are now.
     pub(crate) fn role_set(&self, caller: &Caller) -> RoleSet {
         let state = self.current_state();
@@ -259,6 +282,7 @@ impl AuthService {
     ) -> bool {
         caller.is_admin()
             || (caller.is_user()
+                && self.roles_exist(caller)
                 && self.role_set(caller).check_rule(resource, verb, about).is_allowed())
     }
 
@@ -387,6 +411,10 @@ impl AuthService {
 
     /// Writes what is in hand and closes the files.
     pub async fn close(&self) {
+        self.running.close();
+        if tokio::time::timeout(LAST, self.running.wait()).await.is_err() {
+            tracing::warn!(requests = self.running.len(), "requests did not end in time");
+        }
         self.audit.close().await;
         self.backend.close().await;
     }

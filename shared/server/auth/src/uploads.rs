@@ -20,6 +20,10 @@ use crate::events;
 use crate::service::AuthService;
 use crate::state;
 
+/// How long it is known whose an upload is.
+const REMEMBERED_DAYS: i64 = 90;
+/// Most names of participants in an end that is made here.
+const MOST_PARTICIPANTS: usize = 100;
 /// Most parts of a recording.
 const MAX_PARTS: u64 = 1_000_000;
 
@@ -33,7 +37,7 @@ impl AuthService {
         part: u64,
         bytes: Bytes,
     ) -> Result<()> {
-        self.own_upload(caller, upload).await?;
+        self.own_upload(caller, upload, session).await?;
         let number =
             u32::try_from(part).ok().filter(|number| (1..=MAX_PARTS).contains(&u64::from(*number)));
         let Some(number) = number else {
@@ -62,7 +66,7 @@ impl AuthService {
         session: &SessionId,
         ask: CompleteUpload,
     ) -> Result<()> {
-        self.own_upload(caller, upload).await?;
+        self.own_upload(caller, upload, session).await?;
         match self.recordings.parts(UploadId(upload), *session).await {
             Ok(parts) if parts.is_empty() => {}
             Ok(parts) => {
@@ -102,16 +106,20 @@ impl AuthService {
         self.record(made).await
     }
 
-    /// An upload belongs to the host that began it.
-    async fn own_upload(&self, caller: &Caller, upload: Uuid) -> Result<()> {
+    /// An upload belongs to the host that began it, and is for one of its sessions.
+    async fn own_upload(&self, caller: &Caller, upload: Uuid, session: &SessionId) -> Result<()> {
         let Some(host) = caller.host_id().filter(|_| caller.is_proxy()) else {
             return Err(AuthError::denied("access denied"));
         };
+        if !self.sessions.claim(*session, host) {
+            return Err(AuthError::bad_request("the session is another proxy's"));
+        }
         let key = state::key("uploads", &upload.to_string())?;
         let owner = match self.store().read::<HostId>(&key).await? {
             Some(owner) => owner.value,
             None => {
-                let put = state::put(key.clone(), &host, None, Condition::Absent)?;
+                let end = self.now() + chrono::Duration::days(REMEMBERED_DAYS);
+                let put = state::put(key.clone(), &host, Some(end), Condition::Absent)?;
                 match self.store().write(vec![put]).await {
                     Ok(_) => host,
                     Err(BackendError::AlreadyExists { .. } | BackendError::Conflict { .. }) => {
@@ -127,10 +135,10 @@ impl AuthService {
     /// The end of a session whose recorder did not live to write it, unless the recording has one.
     pub(crate) async fn missing_end(&self, session: &SessionId) -> Result<Option<AuditEvent>> {
         let reader = self.open_recording(session).await?;
-        let session = *session;
+        let (session, cluster) = (*session, self.cluster().to_string());
         let bridge = SyncIoBridge::new(reader);
         let read = tokio::task::spawn_blocking(move || {
-            synthesise(Decoder::of_session(bridge, session), session)
+            synthesise(Decoder::of_session(bridge, session), session, &cluster)
         });
         read.await.map_err(AuthError::at("read recording"))
     }
@@ -159,8 +167,17 @@ pub(crate) fn stable_uid(what: &str, of: &[u8]) -> String {
     uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
-/// Reads the recording and answers with its end event, or with one made out of its beginning.
-fn synthesise<R: std::io::Read>(mut decoder: Decoder<R>, session: SessionId) -> Option<AuditEvent> {
+/// Reads the recording and answers with its end event, or with one made out of its beginning. A recording says what
+/// its recorder wrote: it tells of this session in this cluster, or it counts for nothing.
+fn synthesise<R: std::io::Read>(
+    mut decoder: Decoder<R>,
+    session: SessionId,
+    cluster: &str,
+) -> Option<AuditEvent> {
+    let sid = session.to_string();
+    let here = |metadata: &Metadata, named: &str| {
+        named == sid && (metadata.cluster_name.is_empty() || metadata.cluster_name == cluster)
+    };
     let mut start: Option<SessionStart> = None;
     let mut participants: Vec<String> = Vec::new();
     let mut last: Option<DateTime<Utc>> = None;
@@ -170,12 +187,21 @@ fn synthesise<R: std::io::Read>(mut decoder: Decoder<R>, session: SessionId) -> 
         last = event.metadata().time.get().or(last);
         index = event.metadata().index;
         match event {
-            AuditEvent::SessionEnd(end) => return Some(end.into()),
-            AuditEvent::SessionStart(found) => {
+            AuditEvent::SessionEnd(mut end) if here(&end.metadata, &end.session.sid) => {
+                end.metadata.event = SessionEnd::KIND.to_owned();
+                if uuid::Uuid::try_parse(&end.metadata.uid).is_err() {
+                    end.metadata.uid = stable_uid("session.end", session.uuid().as_bytes());
+                }
+                return Some(end.into());
+            }
+            AuditEvent::SessionStart(found) if here(&found.metadata, &found.session.sid) => {
                 participants.push(found.user.user.clone());
                 start = Some(found);
             }
-            AuditEvent::SessionJoin(join) if !participants.contains(&join.user.user) => {
+            AuditEvent::SessionJoin(join)
+                if participants.len() < MOST_PARTICIPANTS
+                    && !participants.contains(&join.user.user) =>
+            {
                 participants.push(join.user.user);
             }
             _ => {}
@@ -184,10 +210,10 @@ fn synthesise<R: std::io::Read>(mut decoder: Decoder<R>, session: SessionId) -> 
     let start = start?;
     let end = SessionEnd {
         metadata: Metadata {
-            index: index + 1,
+            index: index.saturating_add(1),
             uid: stable_uid("session.end", session.uuid().as_bytes()),
             time: last.into(),
-            cluster_name: start.metadata.cluster_name.clone(),
+            cluster_name: cluster.to_owned(),
             ..Metadata::default()
         },
         interactive: !start.size.is_empty(),

@@ -26,6 +26,8 @@ impl AuthService {
     ) -> Result<UserTokenReply> {
         self.check(caller, "user", Verb::Create)?;
         let now = self.now();
+        // No role goes between being looked at and being given.
+        let _one = self.changes.lock().await;
         self.check_roles(&ask.roles)?;
         let spec = UserSpec {
             roles: ask.roles,
@@ -42,6 +44,8 @@ impl AuthService {
         let resource = Resource::from(user.clone());
         let invite = NewInvite::new(&ask.user, false, ask.ttl_seconds, now)?;
         let mut ops = vec![state::put_resource(&resource, Condition::Absent)?];
+        // A new user does not come with the password of an earlier one of that name.
+        ops.extend(password_leftovers(&ask.user)?);
         ops.extend(invite.ops);
         self.store().write(ops).await.map_err(|error| match error {
             server_store::BackendError::AlreadyExists { .. } => ApiError::already_exists(format!(
@@ -81,9 +85,8 @@ impl AuthService {
                 key: state::resource_key(ResourceKind::User, name.as_str())?,
                 condition: Condition::Present,
             },
-            state::delete(state::key("passwords", name.as_str())?, Condition::Any),
-            state::delete(state::hashed_key("attempts", name.as_str())?, Condition::Any),
         ];
+        ops.extend(password_leftovers(name)?);
         ops.extend(invite.ops);
         self.store().write(ops).await.map_err(|error| match error {
             server_store::BackendError::NotFound { .. }
@@ -115,6 +118,7 @@ impl AuthService {
         ask: UpdateUserRequest,
     ) -> Result<Value> {
         self.check(caller, "user", Verb::Update)?;
+        let _one = self.changes.lock().await;
         let Some(Resource::User(mut user)) =
             self.store().resource(ResourceKind::User, name.as_str()).await?
         else {
@@ -159,16 +163,21 @@ impl AuthService {
         }
     }
 
-    /// What goes with a user who is deleted.
+    /// What goes with a user who is deleted, or whose name is given to a new one.
     pub(crate) fn user_leftovers(&self, name: &str) -> Result<Vec<Op>> {
         let user =
             UserName::new(name).map_err(|error| AuthError::bad_request(error.to_string()))?;
-        Ok(vec![
-            state::delete(state::key("passwords", name)?, Condition::Any),
-            state::delete(state::hashed_key("attempts", name)?, Condition::Any),
-            state::delete(current_key(&user)?, Condition::Any),
-        ])
+        let mut ops = password_leftovers(&user)?;
+        ops.push(state::delete(current_key(&user)?, Condition::Any));
+        Ok(ops)
     }
+}
+
+fn password_leftovers(user: &UserName) -> Result<Vec<Op>> {
+    Ok(vec![
+        state::delete(state::key("passwords", user.as_str())?, Condition::Any),
+        state::delete(state::hashed_key("attempts", user.as_str())?, Condition::Any),
+    ])
 }
 
 fn life_text(life: Duration) -> String {

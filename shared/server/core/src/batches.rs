@@ -49,7 +49,7 @@ mod tests {
         };
         assert_eq!(batches(0, 10), [] as [usize; 0]);
         assert_eq!(batches(limits::MAX_EVENTS + 1, 10), [limits::MAX_EVENTS, 1]);
-        assert_eq!(batches(3, limits::MAX_EVENT_BATCH / 3), [2, 1]);
+        assert_eq!(batches(3, limits::MAX_EVENT_BATCH / 4), [2, 1]);
         // One that is too long goes alone; the auth service says what it thinks of it.
         assert_eq!(batches(2, limits::MAX_EVENT_BATCH), [1, 1]);
     }

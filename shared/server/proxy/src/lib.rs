@@ -14,6 +14,7 @@ mod limit;
 mod ping;
 mod service;
 mod settings;
+mod shards;
 mod ssh;
 mod web;
 mod web_cert;

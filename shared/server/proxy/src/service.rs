@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth_path::AuthPath;
 use crate::ping::ListenAddrs;
 use crate::settings::ProxySettings;
+use crate::shards::Shards;
 use crate::ssh::{Ends, SshProxy};
 use crate::web::Peer;
 
@@ -59,6 +60,9 @@ pub enum StartError {
     /// A key cannot be made.
     #[error("make host key")]
     HostKey(#[source] shared_pki::PkiError),
+    /// No thread can be had.
+    #[error("start threads")]
+    Threads(#[source] std::io::Error),
     /// A listener is broken.
     #[error("listener")]
     Listener(#[source] std::io::Error),
@@ -82,6 +86,7 @@ pub struct ProxyService {
     events: Arc<EventSpool>,
     recordings: Arc<RecordingSpool>,
     tls: Arc<ServerConfig>,
+    shards: Arc<Shards>,
 }
 
 impl std::fmt::Debug for ProxyService {
@@ -115,7 +120,9 @@ impl ProxyService {
         )
         .await?;
         let ssh = SshProxy::new(Arc::clone(&settings), Arc::clone(&authority), Arc::clone(&events), Arc::clone(&recordings))?;
-        Ok(Self { settings, ssh: Arc::new(ssh), auth, authority, events, recordings, tls })
+        let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let shards = Arc::new(Shards::start(threads).map_err(StartError::Threads)?);
+        Ok(Self { settings, ssh: Arc::new(ssh), auth, authority, events, recordings, tls, shards })
     }
 
     /// Serves until `shutdown`, then lets sessions end within the drain's limit.
@@ -131,6 +138,7 @@ impl ProxyService {
             auth: Arc::clone(&self.auth),
             authority: Arc::clone(&self.authority),
             tls: Arc::clone(&self.tls),
+            shards: Arc::clone(&self.shards),
             router,
         });
         let limits = AcceptLimits {
@@ -143,12 +151,13 @@ impl ProxyService {
             let port = Arc::clone(&port);
             async move { port.connection(stream, peer, ending).await }
         });
-        let proxy = Arc::clone(&self.ssh);
+        let (proxy, shards) = (Arc::clone(&self.ssh), Arc::clone(&self.shards));
         let ssh = shared_transport::serve(listeners.ssh, ssh_limits, shutdown, move |stream, peer, ending| {
-            let proxy = Arc::clone(&proxy);
+            let (proxy, shards) = (Arc::clone(&proxy), Arc::clone(&shards));
             async move {
                 let ends = Ends { peer, local: stream.local_addr().ok() };
-                proxy.connection(Rewind::new(stream), ends, ending).await
+                let serve = move |stream| async move { proxy.connection(Rewind::new(stream), ends, ending).await };
+                shards.run(stream, serve).await;
             }
         });
         let (web, ssh) = tokio::join!(web, ssh);
@@ -169,22 +178,29 @@ struct WebPort {
     auth: Arc<dyn AuthPath>,
     authority: Arc<dyn Authority>,
     tls: Arc<ServerConfig>,
+    shards: Arc<Shards>,
     router: axum::Router,
 }
 
 impl WebPort {
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, ending: CancellationToken) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, ending: CancellationToken) {
         let ends = Ends { peer, local: stream.local_addr().ok() };
         let mut stream = Rewind::new(stream);
         match shared_transport::detect(&mut stream, FIRST_BYTES).await {
-            Ok(Protocol::Ssh) => self.ssh.connection(stream, ends, ending).await,
+            Ok(Protocol::Ssh) => {
+                let ((stream, seen), ssh) = (stream.into_parts(), Arc::clone(&self.ssh));
+                let serve = move |stream| async move {
+                    ssh.connection(Rewind::with_seen(stream, &seen), ends, ending).await;
+                };
+                self.shards.run(stream, serve).await;
+            }
             Ok(Protocol::Tls) => self.tls(stream, ends, ending).await,
             Ok(protocol) => tracing::debug!(%peer, ?protocol, "protocol is not spoken here"),
             Err(err) => tracing::debug!(%peer, error = %err, "connection ended"),
         }
     }
 
-    async fn tls(&self, mut stream: Rewind<TcpStream>, ends: Ends, ending: CancellationToken) {
+    async fn tls(self: Arc<Self>, mut stream: Rewind<TcpStream>, ends: Ends, ending: CancellationToken) {
         let peer = ends.peer;
         let hello = match shared_transport::client_hello(&mut stream, HANDSHAKE).await {
             Ok(hello) => hello,
@@ -201,6 +217,18 @@ impl WebPort {
             }
             return;
         }
+        if hello.alpn.iter().any(|name| name.as_slice() == alpn::PROXY_SSH) {
+            let ((stream, seen), port) = (stream.into_parts(), Arc::clone(&self));
+            let serve = move |stream| async move { port.terminate(Rewind::with_seen(stream, &seen), ends, ending).await };
+            self.shards.run(stream, serve).await;
+        } else {
+            self.terminate(stream, ends, ending).await;
+        }
+    }
+
+    /// Ends TLS here, and serves what is inside.
+    async fn terminate(&self, stream: Rewind<TcpStream>, ends: Ends, ending: CancellationToken) {
+        let peer = ends.peer;
         let stream = match shared_transport::tls::accept(Arc::clone(&self.tls), stream, HANDSHAKE).await {
             Ok(stream) => stream,
             Err(err) => {

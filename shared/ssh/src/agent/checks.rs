@@ -3,11 +3,13 @@
 
 use chrono::{DateTime, Utc};
 use russh::keys::signature::Verifier;
-use russh::keys::ssh_key::Signature;
+use russh::keys::ssh_key::public::KeyData;
+use russh::keys::ssh_key::{PublicKey, Signature};
 use russh::keys::ssh_key::encoding::{Decode, Reader};
 use shared_pki::verify::{CertRefusal, HostRole, SshVerifier};
 use shared_pki::{TrustedAuthority, parse_certificate};
 
+use super::host_keys::{HostKeyRefusal, plain_key};
 use super::key::AgentKey;
 use crate::wire::{AuthMethod, SSH_CONNECTION, SessionBind, UserAuthRequest, WireError};
 
@@ -47,6 +49,15 @@ pub enum Refusal {
     /// The host certificate does not hold.
     #[error("host certificate")]
     Host(#[source] CertRefusal),
+    /// A plain host key of a kind or length that proves nothing.
+    #[error("host key is of no kind that can be kept")]
+    WeakHostKey,
+    /// The plain host key is not the one kept for the host, or nobody wanted it.
+    #[error("host key")]
+    HostKey(#[source] HostKeyRefusal),
+    /// There is no login at the moment.
+    #[error("agent holds no certificate")]
+    NoKey,
     /// The certified key did not sign the session id.
     #[error("host did not sign the session id")]
     HostSignature,
@@ -120,9 +131,7 @@ pub(crate) fn check_bind(
     expected: &Expected<'_>,
     now: DateTime<Utc>,
 ) -> Result<BoundHost, Refusal> {
-    if bind.session_id.is_empty() || bind.session_id.len() > MAX_SESSION_ID {
-        return Err(Refusal::SessionIdLength(bind.session_id.len()));
-    }
+    check_length(bind)?;
     let certificate = parse_certificate(bind.host_key).map_err(Refusal::Host)?;
     let principal = match expected.principal {
         Some(name) => name,
@@ -130,7 +139,32 @@ pub(crate) fn check_bind(
     };
     let verifier = SshVerifier::new(expected.authorities, now);
     verifier.host(&certificate, principal, expected.role).map_err(Refusal::Host)?;
+    signed(bind, certificate.public_key())
+}
 
+/// The *Bind check* where plain keys are not ruled out: none when the host shows a certificate, which
+/// goes by [`check_bind`]. The key that comes back has signed the session id; whose it is, is open.
+pub(crate) fn check_plain_bind(
+    bind: &SessionBind<'_>,
+) -> Result<Option<(BoundHost, PublicKey)>, Refusal> {
+    check_length(bind)?;
+    if !matches!(parse_certificate(bind.host_key), Err(CertRefusal::NotCertificate)) {
+        return Ok(None);
+    }
+    let key = plain_key(bind.host_key).ok_or(Refusal::WeakHostKey)?;
+    let bound = signed(bind, key.key_data())?;
+    Ok(Some((bound, key)))
+}
+
+fn check_length(bind: &SessionBind<'_>) -> Result<(), Refusal> {
+    if bind.session_id.is_empty() || bind.session_id.len() > MAX_SESSION_ID {
+        return Err(Refusal::SessionIdLength(bind.session_id.len()));
+    }
+    Ok(())
+}
+
+/// Whether `key` signed the session id.
+fn signed(bind: &SessionBind<'_>, key: &KeyData) -> Result<BoundHost, Refusal> {
     let mut reader = bind.signature;
     let signature = Signature::decode(&mut reader).map_err(|_| Refusal::Unreadable)?;
     if !reader.is_finished() {
@@ -139,10 +173,7 @@ pub(crate) fn check_bind(
     if !AgentKey::acceptable_host_signature(&signature.algorithm()) {
         return Err(Refusal::HostSignature);
     }
-    certificate
-        .public_key()
-        .verify(bind.session_id, &signature)
-        .map_err(|_| Refusal::HostSignature)?;
+    key.verify(bind.session_id, &signature).map_err(|_| Refusal::HostSignature)?;
     Ok(BoundHost { host_key: bind.host_key.to_vec(), session_id: bind.session_id.to_vec() })
 }
 

@@ -8,6 +8,8 @@ use russh::keys::ssh_key::private::KeypairData;
 use russh::keys::ssh_key::{Algorithm, Certificate, PrivateKey, Signature};
 use zeroize::Zeroizing;
 
+use super::memory;
+
 /// Why a key cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -25,7 +27,8 @@ pub enum KeyError {
     Sign(#[source] russh::keys::signature::Error),
 }
 
-/// Private key and certificate. The key's memory is zeroed when it is dropped.
+/// Private key and certificate. The key's memory is locked where that is allowed, and zeroed when it is
+/// dropped.
 pub struct AgentKey {
     key: Arc<PrivateKey>,
     certificate: Certificate,
@@ -56,7 +59,10 @@ impl AgentKey {
         }
         let blob = certificate.to_bytes().map_err(KeyError::Encode)?;
         let algorithm = certificate.algorithm().to_certificate_type();
-        Ok(Self { key: Arc::new(key), certificate, blob, algorithm, comment: comment.into() })
+        let key = Arc::new(key);
+        // Ed25519 and ECDSA keys lie in the allocation itself.
+        memory::lock(&key);
+        Ok(Self { key, certificate, blob, algorithm, comment: comment.into() })
     }
 
     /// The certificate.

@@ -35,6 +35,13 @@ mod tests {
     }
 
     #[test]
+    fn a_hidden_process_leaves_no_core_dump() {
+        use rustix::process::{DumpableBehavior, dumpable_behavior};
+        hide_process();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+    }
+
+    #[test]
     fn locked_memory_shows_in_the_process() {
         let key = Arc::new([7_u8; 64]);
         if !lock(&key) {

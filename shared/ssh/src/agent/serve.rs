@@ -15,19 +15,23 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A state machine behind an agent stream.
 pub trait Channel: Send {
-    /// Answers one message.
-    fn handle(&mut self, message: &[u8], now: DateTime<Utc>) -> Answer;
+    /// Answers one message; may wait for a person.
+    fn answer(
+        &mut self,
+        message: &[u8],
+        now: DateTime<Utc>,
+    ) -> impl Future<Output = Answer> + Send;
 }
 
 impl Channel for AgentSession {
-    fn handle(&mut self, message: &[u8], now: DateTime<Utc>) -> Answer {
-        Self::handle(self, message, now)
+    async fn answer(&mut self, message: &[u8], now: DateTime<Utc>) -> Answer {
+        self.handle_asking(message, now).await
     }
 }
 
 impl Channel for SocketSession {
-    fn handle(&mut self, message: &[u8], now: DateTime<Utc>) -> Answer {
-        Self::handle(self, message, now)
+    async fn answer(&mut self, message: &[u8], now: DateTime<Utc>) -> Answer {
+        self.handle(message, now)
     }
 }
 
@@ -59,7 +63,7 @@ where
         if message.len() < len {
             return Ok(());
         }
-        let answer = channel.handle(&message, Utc::now());
+        let answer = channel.answer(&message, Utc::now()).await;
         if let Some(refusal) = &answer.refusal {
             tracing::warn!(error = refusal as &dyn std::error::Error, "agent refused a request");
         }

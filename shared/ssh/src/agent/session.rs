@@ -1,17 +1,19 @@
 //! One agent channel that `tsh` serves to the proxy, as a state machine.
 //!
 //! Unbound → (one good bind) → Bound → … ; whatever the rules call fatal leads to Closed, and nothing
-//! leads out of it.
+//! leads out of it. A bind with a plain host key is a question first, where such keys are not ruled out.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use chrono::{DateTime, Utc};
+use russh::keys::ssh_key::PublicKey;
 use shared_pki::TrustedAuthority;
 use shared_pki::verify::HostRole;
 use shared_types::{HostName, Login};
 
 use super::budget::Budget;
-use super::checks::{BoundHost, Expected, Refusal, check_bind, check_sign};
+use super::checks::{BoundHost, Expected, Refusal, check_bind, check_plain_bind, check_sign};
+use super::host_keys::{HostKeyRefusal, HostKeys};
 use super::key::AgentKey;
 use crate::wire::{IdentityEntry, Reply, Request, SessionBind, parse_request};
 
@@ -57,6 +59,7 @@ pub struct EmbeddedAgent {
     key: Arc<AgentKey>,
     policy: Policy,
     budget: Budget,
+    host_keys: OnceLock<Arc<dyn HostKeys>>,
     last_refusal: Mutex<Option<String>>,
 }
 
@@ -64,7 +67,21 @@ impl EmbeddedAgent {
     /// An agent with nothing used up.
     #[must_use]
     pub fn new(key: Arc<AgentKey>, policy: Policy) -> Arc<Self> {
-        Arc::new(Self { key, policy, budget: Budget::default(), last_refusal: Mutex::default() })
+        Arc::new(Self {
+            key,
+            policy,
+            budget: Budget::default(),
+            host_keys: OnceLock::new(),
+            last_refusal: Mutex::default(),
+        })
+    }
+
+    /// From now on a host without a certificate is not refused outright: `host_keys` decides about its
+    /// key. For clusters that do not check host keys, which only auth may say. Hosts with a certificate
+    /// keep to the rules for certificates.
+    pub fn ask_about_plain_keys(&self, host_keys: Arc<dyn HostKeys>) {
+        // The first stays: who decides does not change under a running connection.
+        let _ = self.host_keys.set(host_keys);
     }
 
     /// Call for each session channel that is about to be opened.
@@ -134,6 +151,23 @@ impl Answer {
     }
 }
 
+/// A bind that is good but for the host's key, which somebody has to vouch for.
+#[derive(Debug)]
+pub(crate) struct Question {
+    bound: BoundHost,
+    key: PublicKey,
+}
+
+enum Step {
+    Answer(Answer),
+    Ask(Question),
+}
+
+enum Bind {
+    Done,
+    Ask(Question),
+}
+
 /// One agent channel.
 #[derive(Debug)]
 pub struct AgentSession {
@@ -143,9 +177,48 @@ pub struct AgentSession {
 }
 
 impl AgentSession {
-    /// Answers one message (without its frame).
+    /// Answers one message (without its frame). A host key that nobody vouches for is refused.
     pub fn handle(&mut self, message: &[u8], now: DateTime<Utc>) -> Answer {
-        let answer = self.answer(message, now);
+        match self.step(message, now) {
+            Step::Answer(answer) => answer,
+            Step::Ask(question) => {
+                let unasked = HostKeyRefusal("nobody was asked about it".to_owned());
+                self.decide(question, Err(unasked))
+            }
+        }
+    }
+
+    /// The same, and asks about a plain host key whoever decides about those.
+    pub async fn handle_asking(&mut self, message: &[u8], now: DateTime<Utc>) -> Answer {
+        match self.step(message, now) {
+            Step::Answer(answer) => answer,
+            Step::Ask(question) => {
+                let verdict = match self.agent.host_keys.get().cloned() {
+                    Some(host_keys) => host_keys.accept(&question.key).await,
+                    None => Err(HostKeyRefusal("plain host keys are not accepted".to_owned())),
+                };
+                self.decide(question, verdict)
+            }
+        }
+    }
+
+    fn step(&mut self, message: &[u8], now: DateTime<Utc>) -> Step {
+        match self.answer(message, now) {
+            Step::Answer(answer) => Step::Answer(self.noted(answer)),
+            ask @ Step::Ask(_) => ask,
+        }
+    }
+
+    fn decide(&mut self, question: Question, verdict: Result<(), HostKeyRefusal>) -> Answer {
+        let bound = verdict.map_err(Refusal::HostKey).and_then(|()| self.take(question.bound));
+        let answer = match bound {
+            Ok(()) => Answer::ok(Reply::Success),
+            Err(refusal) => Answer::refuse(refusal, true),
+        };
+        self.noted(answer)
+    }
+
+    fn noted(&mut self, answer: Answer) -> Answer {
         if let Some(refusal) = &answer.refusal {
             self.agent.note_refusal(refusal);
         }
@@ -164,14 +237,15 @@ impl AgentSession {
         }
     }
 
-    fn answer(&mut self, message: &[u8], now: DateTime<Utc>) -> Answer {
+    fn answer(&mut self, message: &[u8], now: DateTime<Utc>) -> Step {
         if matches!(self.state, State::Closed) {
-            return Answer::refuse(Refusal::Closed, true);
+            return Step::Answer(Answer::refuse(Refusal::Closed, true));
         }
-        match parse_request(message) {
+        Step::Answer(match parse_request(message) {
             Err(error) => Answer::refuse(Refusal::Message(error), true),
             Ok(Request::Bind(bind)) => match self.bind(&bind, now) {
-                Ok(()) => Answer::ok(Reply::Success),
+                Ok(Bind::Done) => Answer::ok(Reply::Success),
+                Ok(Bind::Ask(question)) => return Step::Ask(question),
                 Err(refusal) => Answer::refuse(refusal, true),
             },
             Ok(Request::List) => match self.state {
@@ -187,7 +261,7 @@ impl AgentSession {
             },
             Ok(Request::Extension(_)) => self.tolerate(Refusal::Extension),
             Ok(Request::Other(kind)) => self.tolerate(Refusal::Request(kind)),
-        }
+        })
     }
 
     /// Refuses and keeps the channel, for a while.
@@ -196,7 +270,7 @@ impl AgentSession {
         Answer::refuse(refusal, self.refusals >= MAX_REFUSALS)
     }
 
-    fn bind(&mut self, bind: &SessionBind<'_>, now: DateTime<Utc>) -> Result<(), Refusal> {
+    fn bind(&mut self, bind: &SessionBind<'_>, now: DateTime<Utc>) -> Result<Bind, Refusal> {
         if !matches!(self.state, State::Unbound) {
             return Err(Refusal::SecondBind);
         }
@@ -206,6 +280,11 @@ impl AgentSession {
         if self.agent.budget.knows_session_id(bind.session_id) {
             return Err(Refusal::SessionIdReused);
         }
+        if self.agent.host_keys.get().is_some()
+            && let Some((bound, key)) = check_plain_bind(bind)?
+        {
+            return Ok(Bind::Ask(Question { bound, key }));
+        }
         let policy = &self.agent.policy;
         let expected = Expected {
             authorities: &policy.authorities,
@@ -213,8 +292,12 @@ impl AgentSession {
             role: policy.host_role,
         };
         let bound = check_bind(bind, &expected, now)?;
-        // Taken last, and atomically: of two channels with one id, one gets it.
-        if !self.agent.budget.take_session_id(bind.session_id) {
+        self.take(bound).map(|()| Bind::Done)
+    }
+
+    /// Taken last, and atomically: of two channels with one session id, one gets it.
+    fn take(&mut self, bound: BoundHost) -> Result<(), Refusal> {
+        if !self.agent.budget.take_session_id(&bound.session_id) {
             return Err(Refusal::SessionIdReused);
         }
         self.state = State::Bound(bound);

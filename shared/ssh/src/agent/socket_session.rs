@@ -6,7 +6,7 @@
 //! (PROTOCOL.agent, "session-bind"): a hop that forwards must be a proxy, and behind a proxy only nodes
 //! are signed for, so that a proxy cannot pass itself off as the host.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
 use shared_pki::TrustedAuthority;
@@ -24,9 +24,15 @@ const MAX_REFUSALS: u32 = 64;
 /// What all connections to the socket share.
 #[derive(Debug)]
 pub struct SocketAgent {
+    login: RwLock<Option<Arc<Login>>>,
+    allow_unbound: bool,
+}
+
+/// A key and the authorities that came with it.
+#[derive(Debug)]
+struct Login {
     key: Arc<AgentKey>,
     authorities: Vec<TrustedAuthority>,
-    allow_unbound: bool,
 }
 
 impl SocketAgent {
@@ -37,13 +43,33 @@ impl SocketAgent {
         authorities: Vec<TrustedAuthority>,
         allow_unbound: bool,
     ) -> Arc<Self> {
-        Arc::new(Self { key, authorities, allow_unbound })
+        let login = RwLock::new(Some(Arc::new(Login { key, authorities })));
+        Arc::new(Self { login, allow_unbound })
+    }
+
+    /// Takes a new login in place of the old one; connections see it the next time they list.
+    pub fn replace(&self, key: Arc<AgentKey>, authorities: Vec<TrustedAuthority>) {
+        self.set(Some(Arc::new(Login { key, authorities })));
+    }
+
+    /// Forgets the login: nothing is listed or signed, on no connection, until there is another one.
+    pub fn forget(&self) {
+        self.set(None);
     }
 
     /// State of a fresh connection.
     #[must_use]
     pub fn channel(self: &Arc<Self>) -> SocketSession {
-        SocketSession { agent: Arc::clone(self), hops: Vec::new(), poisoned: false, refusals: 0 }
+        let (agent, login) = (Arc::clone(self), self.current());
+        SocketSession { agent, login, hops: Vec::new(), poisoned: false, refusals: 0 }
+    }
+
+    fn set(&self, login: Option<Arc<Login>>) {
+        *self.login.write().unwrap_or_else(PoisonError::into_inner) = login;
+    }
+
+    fn current(&self) -> Option<Arc<Login>> {
+        self.login.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -57,6 +83,8 @@ struct Hop {
 #[derive(Debug)]
 pub struct SocketSession {
     agent: Arc<SocketAgent>,
+    /// What was listed last here; a signature is asked of that key, also when a newer one has come.
+    login: Option<Arc<Login>>,
     hops: Vec<Hop>,
     /// A bind was refused: the connection goes somewhere we did not check.
     poisoned: bool,
@@ -68,10 +96,14 @@ impl SocketSession {
     pub fn handle(&mut self, message: &[u8], now: DateTime<Utc>) -> Answer {
         match parse_request(message) {
             Err(error) => Answer::refuse(Refusal::Message(error), true),
-            Ok(Request::List) => Answer::ok(Reply::Identities(vec![IdentityEntry {
-                key: self.agent.key.blob().to_vec(),
-                comment: self.agent.key.comment().to_owned(),
-            }])),
+            Ok(Request::List) => {
+                self.login = self.agent.current();
+                let entry = |login: &Arc<Login>| IdentityEntry {
+                    key: login.key.blob().to_vec(),
+                    comment: login.key.comment().to_owned(),
+                };
+                Answer::ok(Reply::Identities(self.login.iter().map(entry).collect()))
+            }
             Ok(Request::Bind(bind)) => match self.bind(&bind, now) {
                 Ok(()) => Answer::ok(Reply::Success),
                 Err(refusal) => {
@@ -93,6 +125,12 @@ impl SocketSession {
         Answer::refuse(refusal, self.refusals >= MAX_REFUSALS)
     }
 
+    /// The login in use here, unless it was forgotten.
+    fn login(&self) -> Result<&Login, Refusal> {
+        let forgotten = self.agent.current().is_none();
+        self.login.as_deref().filter(|_| !forgotten).ok_or(Refusal::NoKey)
+    }
+
     fn bind(&mut self, bind: &SessionBind<'_>, now: DateTime<Utc>) -> Result<(), Refusal> {
         if self.hops.len() >= MAX_BINDS || self.hops.last().is_some_and(|hop| !hop.forwarding) {
             return Err(Refusal::SecondBind);
@@ -105,18 +143,19 @@ impl SocketSession {
             (false, true) => HostRole::Any,
             (false, false) => HostRole::Node,
         };
-        let expected = Expected { authorities: &self.agent.authorities, principal: None, role };
+        let expected = Expected { authorities: &self.login()?.authorities, principal: None, role };
         let host = check_bind(bind, &expected, now)?;
         self.hops.push(Hop { host, forwarding: bind.forwarding });
         Ok(())
     }
 
     fn sign(&self, asked: (&[u8], &[u8], u32)) -> Result<Vec<u8>, Refusal> {
-        if asked.0 != self.agent.key.blob() {
+        let key = &self.login()?.key;
+        if asked.0 != key.blob() {
             return Err(Refusal::OtherKey);
         }
         if self.agent.allow_unbound {
-            return Ok(self.agent.key.sign(asked.1)?);
+            return Ok(key.sign(asked.1)?);
         }
         let hop = match self.hops.last() {
             Some(hop) if !self.poisoned => hop,
@@ -125,8 +164,8 @@ impl SocketSession {
         if hop.forwarding {
             return Err(Refusal::ForwardingBind);
         }
-        check_sign(&self.agent.key, &hop.host, None, asked)?;
-        Ok(self.agent.key.sign(asked.1)?)
+        check_sign(key, &hop.host, None, asked)?;
+        Ok(key.sign(asked.1)?)
     }
 }
 

@@ -114,3 +114,41 @@ fn other_sessions_logins_and_hosts_are_not_signed_for() {
     let answer = bound().handle(&sign(&scene.key, &data), now());
     assert!(matches!(answer.refusal, Some(Refusal::OtherUser)));
 }
+
+#[test]
+fn a_new_login_is_taken_up_and_the_old_one_serves_what_it_began() {
+    let scene = scene();
+    let agent = SocketAgent::new(Arc::clone(&scene.key), scene.cluster.trusted(), false);
+    let listed = |channel: &mut SocketSession| {
+        let answer = channel.handle(&Request::encode_list(), now());
+        let Reply::Identities(entries) = answer.reply else { panic!("{answer:?}") };
+        entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>()
+    };
+    let mut channel = agent.channel();
+    channel.handle(&scene.node.bind(SID, false), now());
+    assert_eq!(listed(&mut channel), [scene.key.blob()]);
+    let newer = scene.cluster.user(&["root"]);
+    agent.replace(Arc::clone(&newer), scene.cluster.trusted());
+    // Between the list and the signature: the key that was listed signs.
+    assert!(matches!(scene.sign(&mut channel, SID, &scene.node).reply, Reply::Signature(_)));
+    assert_eq!(listed(&mut channel), [newer.blob()]);
+    let answer = scene.sign(&mut channel, SID, &scene.node);
+    assert!(matches!(answer.refusal, Some(Refusal::OtherKey)), "{:?}", answer.refusal);
+    assert_eq!(listed(&mut agent.channel()), [newer.blob()]);
+}
+
+#[test]
+fn a_forgotten_login_signs_nothing_anywhere() {
+    let scene = scene();
+    let agent = SocketAgent::new(Arc::clone(&scene.key), scene.cluster.trusted(), true);
+    let mut channel = agent.channel();
+    agent.forget();
+    let answer = channel.handle(&sign(&scene.key, b"anything"), now());
+    assert!(matches!(answer.refusal, Some(Refusal::NoKey)), "{:?}", answer.refusal);
+    let list = channel.handle(&Request::encode_list(), now());
+    assert_eq!(list.reply, Reply::Identities(Vec::new()));
+    agent.replace(Arc::clone(&scene.key), scene.cluster.trusted());
+    channel.handle(&Request::encode_list(), now());
+    let answer = channel.handle(&sign(&scene.key, b"anything"), now());
+    assert!(matches!(answer.reply, Reply::Signature(_)), "{:?}", answer.refusal);
+}

@@ -50,6 +50,14 @@ pub enum ConnectError {
         /// Why.
         refusal: CertRefusal,
     },
+    /// The target's plain key was refused by whoever decides about those.
+    #[error("ssh: handshake failed: host key of {host}: {text}")]
+    PlainHostKey {
+        /// The name that was typed.
+        host: String,
+        /// Why.
+        text: String,
+    },
     /// The server did not accept our certificate.
     #[error("{login}@{host}: permission denied (publickey)")]
     Denied {

@@ -19,7 +19,7 @@ use super::config::{client_config, printable};
 use super::error::{ConnectError, Leg};
 use super::host::HostCheck;
 use super::outer::refuse_channels;
-use crate::agent::{AgentKey, EmbeddedAgent, RunningAgent, SocketAgent, serve};
+use crate::agent::{AgentKey, EmbeddedAgent, HostKeys, RunningAgent, SocketAgent, serve};
 use crate::elastic::Elastic;
 use crate::wire::{SessionBind, frame};
 
@@ -29,6 +29,9 @@ const MAX_REFUSAL_TEXTS: usize = 16;
 const REFUSAL_TEXT_WAIT: Duration = Duration::from_secs(1);
 /// How long a channel may take to open: the proxy dials the target and logs in there meanwhile.
 const OPEN_WAIT: Duration = Duration::from_secs(120);
+
+/// How long a person may take to look at a host's key; sshd waits about as long for a login.
+const ASK_WAIT: Duration = Duration::from_secs(90);
 
 /// How long a goodbye may take.
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
@@ -55,6 +58,9 @@ pub struct TargetOptions {
     pub authorities: Vec<TrustedAuthority>,
     /// The proxy records, and so speaks for the target. Only auth may say so, never the proxy.
     pub recording_expected: bool,
+    /// Who decides about a target that shows a plain key; without, it is refused. Does not count where
+    /// the proxy speaks for the target.
+    pub plain_keys: Option<Arc<dyn HostKeys>>,
     /// Agent for the target, with `-A` only.
     pub forward_agent: Option<AgentSource>,
     /// How long the whole login may take.
@@ -113,7 +119,8 @@ impl TargetConn {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let limit = options.timeout;
+        let asks = options.plain_keys.is_some() && !options.recording_expected;
+        let limit = options.timeout + if asks { ASK_WAIT } else { Duration::ZERO };
         tokio::time::timeout(limit, Self::login(stream, options, budget))
             .await
             .map_err(|_| ConnectError::Timeout { leg: Leg::Target, seconds: limit.as_secs() })?
@@ -137,6 +144,7 @@ impl TargetConn {
                 authorities: options.authorities.clone(),
                 host: options.host.to_string(),
                 role: if options.recording_expected { HostRole::Proxy } else { HostRole::Node },
+                plain_keys: options.plain_keys.clone().filter(|_| !options.recording_expected),
             },
             agent: options.forward_agent.clone(),
             own_agent,
@@ -280,7 +288,7 @@ impl client::Handler for InnerHandler {
         &mut self,
         presented: &PublicKeyOrCertificate,
     ) -> Result<bool, Self::Error> {
-        self.check.check(presented).map(|()| true)
+        self.check.check(presented).await.map(|()| true)
     }
 
     async fn channel_open_failure(

@@ -100,6 +100,7 @@ impl ProxyConn {
                 authorities: options.authorities.clone(),
                 host: options.host.clone(),
                 role: HostRole::Proxy,
+                plain_keys: None,
             },
             agent,
             forwarding: Arc::clone(&forwarding),
@@ -295,7 +296,7 @@ impl client::Handler for OuterHandler {
         &mut self,
         presented: &PublicKeyOrCertificate,
     ) -> Result<bool, Self::Error> {
-        self.check.check(presented).map(|()| true)
+        self.check.check(presented).await.map(|()| true)
     }
 
     async fn server_channel_open_agent_forward(

@@ -223,6 +223,7 @@ impl World {
             key: Arc::clone(&self.key),
             authorities: self.cluster.trusted(),
             recording_expected: true,
+            plain_keys: None,
             forward_agent: None,
             timeout: PATIENCE,
         };

@@ -136,6 +136,7 @@ impl Scene {
             key: Arc::clone(&self.key),
             authorities: self.cluster.trusted(),
             recording_expected: false,
+            plain_keys: None,
             forward_agent: None,
             timeout: Duration::from_secs(20),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shared_cli::{CliError, ExitCode};
 use shared_config::Profile;
-use shared_ssh::agent::{EmbeddedAgent, Policy, RunningAgent, agent_comment};
+use shared_ssh::agent::{EmbeddedAgent, HostKeys, Policy, RunningAgent, agent_comment};
 use shared_ssh::client::{
     AgentSource, ConnectError, ProxyConn, ProxyOptions, TargetConn, TargetOptions, printable,
 };
@@ -14,6 +14,7 @@ use shared_transport::{alpn, dial, tls};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::destination::Destination;
+use super::host_keys::AskingHostKeys;
 use crate::context::{Ctx, Login, api_error};
 use crate::ping::ProxyAddr;
 
@@ -25,19 +26,24 @@ pub(super) struct Connected {
     pub(super) target: Arc<TargetConn>,
     pub(super) proxy: ProxyConn,
     agent: Arc<EmbeddedAgent>,
+    host_keys: Arc<AskingHostKeys>,
 }
 
 impl Connected {
-    /// Tells the user what the agent refused, which the server only saw as a failure.
-    pub(super) fn explain(&self) {
-        explain(&self.agent);
+    /// A session that failed, with what was refused on this side, which the server only saw as a failure.
+    pub(super) fn failed(&self, error: &ConnectError) -> CliError {
+        refused(&self.agent, &self.host_keys, error)
     }
 }
 
-fn explain(agent: &EmbeddedAgent) {
+fn refused(agent: &EmbeddedAgent, host_keys: &AskingHostKeys, error: &ConnectError) -> CliError {
+    if let Some(refusal) = host_keys.refusal() {
+        return refusal;
+    }
     if let Some(text) = agent.last_refusal() {
         eprintln!("WARNING: the agent refused to sign for the proxy: {}", printable(&text));
     }
+    failed(error)
 }
 
 /// A failed connection as an error with the exit status that `ssh` has for it.
@@ -49,28 +55,46 @@ pub(super) fn failed(error: &ConnectError) -> CliError {
     }
 }
 
-/// Connects to the target. Whether the proxy records is asked of auth itself, at the same time as the
-/// proxy is dialled: what the proxy says about it does not count.
+/// What the command line says about a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wishes {
+    /// The port; 0 leaves it to the cluster.
+    pub(super) port: u16,
+    /// The target gets an agent.
+    pub(super) forward_agent: bool,
+    /// Only logins that name the host are signed.
+    pub(super) hostbound_only: bool,
+}
+
+/// Connects to the target. Whether the proxy records, and whether host keys are checked, is asked of auth
+/// itself, at the same time as the proxy is dialled: what the proxy says about it does not count.
 pub(super) async fn connect(
     ctx: &Ctx,
     login: &Login,
     destination: &Destination,
-    port: u16,
-    forward_agent: bool,
+    wishes: Wishes,
 ) -> Result<Connected, CliError> {
     let profile = ctx.profile()?;
     let proxy_addr: ProxyAddr = profile.web_proxy_addr.parse()?;
     let key = Arc::new(login.agent_key(&agent_comment(&profile.user))?);
     let policy =
-        Policy::new(destination.host.clone(), destination.login.clone(), login.authorities.clone());
+        Policy::new(destination.host.clone(), destination.login.clone(), login.authorities.clone())
+            .plain_publickey(!wishes.hostbound_only);
     let agent = EmbeddedAgent::new(Arc::clone(&key), policy);
+    let pins = ctx.dir.pinned_hosts_path(&profile);
+    let host_keys =
+        AskingHostKeys::new(&destination.host, wishes.port, &profile.cluster, pins);
 
     let recording = async {
         let reply = ctx.api()?.session_recording().await;
-        let mode = reply.map_err(|error| {
-            api_error(error).context("ask the auth service where sessions are recorded")
-        });
-        mode.map(|reply| reply.mode.is_proxy())
+        reply.map_err(|error| {
+            let shown = api_error(error).context("ask the auth service where sessions are recorded");
+            // A way that does not work is a failed connection; a refusal keeps its own status.
+            match shown.exit_code() {
+                ExitCode::Failed => shown.exit(ExitCode::Remote(255)),
+                _ => shown,
+            }
+        })
     };
     let proxy = async {
         let options = ProxyOptions {
@@ -85,7 +109,13 @@ pub(super) async fn connect(
             .await
             .map_err(|error| failed(&error))
     };
-    let (recording_expected, proxy) = tokio::try_join!(recording, proxy)?;
+    let (recording, proxy) = tokio::try_join!(recording, proxy)?;
+    let recording_expected = recording.mode.is_proxy();
+    let plain_keys = (!recording.proxy_checks_host_keys)
+        .then(|| Arc::clone(&host_keys) as Arc<dyn HostKeys>);
+    if let Some(plain_keys) = &plain_keys {
+        agent.ask_about_plain_keys(Arc::clone(plain_keys));
+    }
 
     let options = TargetOptions {
         host: destination.host.clone(),
@@ -93,19 +123,17 @@ pub(super) async fn connect(
         key: Arc::clone(&key),
         authorities: login.authorities.clone(),
         recording_expected,
-        forward_agent: if forward_agent { Some(agent_source().await) } else { None },
+        plain_keys,
+        forward_agent: if wishes.forward_agent { Some(agent_source().await) } else { None },
         timeout: PATIENCE,
     };
     let target = async {
-        let stream = proxy.open_target(&destination.host, port, recording_expected).await?;
+        let stream = proxy.open_target(&destination.host, wishes.port, recording_expected).await?;
         TargetConn::connect(stream, options, recording_expected.then(|| Arc::clone(&agent))).await
     };
     match target.await {
-        Ok(target) => Ok(Connected { target: Arc::new(target), proxy, agent }),
-        Err(error) => {
-            explain(&agent);
-            Err(failed(&error))
-        }
+        Ok(target) => Ok(Connected { target: Arc::new(target), proxy, agent, host_keys }),
+        Err(error) => Err(refused(&agent, &host_keys, &error)),
     }
 }
 

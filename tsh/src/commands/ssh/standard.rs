@@ -19,10 +19,16 @@ const READ_AHEAD: usize = 8;
 /// How long to wait for a descriptor that somebody set to non-blocking.
 const NOT_READY: Duration = Duration::from_millis(2);
 
-/// Reads standard input to its end. With `escapes`, a terminal's `~.` closes the session.
-pub(super) fn read_stdin(escapes: Option<mpsc::Sender<Control>>) -> mpsc::Receiver<Bytes> {
+/// Reads standard input to its end, once told to. With `escapes`, a terminal's `~.` closes the session.
+pub(super) fn read_stdin(
+    escapes: Option<mpsc::Sender<Control>>,
+    start: oneshot::Receiver<()>,
+) -> mpsc::Receiver<Bytes> {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     std::thread::spawn(move || {
+        if start.blocking_recv().is_err() {
+            return;
+        }
         let mut escape = escapes.map(|control| (Escapes::default(), control));
         let mut buffer = vec![0; CHUNK];
         loop {

@@ -1,42 +1,11 @@
-//! The local terminal: raw mode, size, modes.
+//! The local terminal: size, modes.
 
 use rustix::termios::{
-    ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios,
-    tcgetattr, tcgetwinsize, tcsetattr,
+    ControlModes, InputModes, LocalModes, OutputModes, SpecialCodeIndex, Termios, tcgetattr,
+    tcgetwinsize,
 };
-use shared_cli::CliError;
 use shared_ssh::client::WindowSize;
 use shared_ssh::russh::{Pty, Sig};
-
-/// The terminal in raw mode until dropped.
-#[derive(Debug)]
-pub(super) struct RawMode(Option<Termios>);
-
-impl RawMode {
-    /// Leaves the terminal alone.
-    pub(super) fn none() -> Self {
-        Self(None)
-    }
-
-    /// Switches the terminal on standard input to raw mode.
-    pub(super) fn enter() -> Result<Self, CliError> {
-        let stdin = rustix::stdio::stdin();
-        let before = tcgetattr(stdin).map_err(std::io::Error::from)?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(stdin, OptionalActions::Drain, &raw).map_err(std::io::Error::from)?;
-        Ok(Self(Some(before)))
-    }
-}
-
-impl Drop for RawMode {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            // A terminal that is gone needs no restoring.
-            let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, before);
-        }
-    }
-}
 
 /// The terminal's size; 80 × 24 where there is none.
 pub(super) fn size() -> WindowSize {

@@ -1,7 +1,7 @@
 //! What handlers take out of a request: the caller, checked anew each time, and bodies of bounded size.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -32,6 +32,12 @@ pub(crate) struct Anybody(pub(crate) std::net::SocketAddr);
 
 /// A JSON body of at most [`limits::MAX_REQUEST`] bytes.
 pub(crate) struct Body<T>(pub(crate) T);
+
+/// A JSON body from anybody: of at most [`limits::MAX_ANONYMOUS`] bytes, and soon.
+pub(crate) struct BriefBody<T>(pub(crate) T);
+
+/// How long the body of a request from anybody may take.
+const BRIEF: Duration = Duration::from_secs(15);
 
 /// Values of the query string.
 pub(crate) struct Query<T>(pub(crate) T);
@@ -102,13 +108,25 @@ impl FromRequestParts<Arc<AuthService>> for Anybody {
 impl<T: DeserializeOwned> FromRequest<Arc<AuthService>> for Body<T> {
     type Rejection = Refusal;
     async fn from_request(request: Request, _: &Arc<AuthService>) -> Result<Self, Refusal> {
-        let bytes = read(request, limits::MAX_REQUEST).await?;
-        // An absent body stands for an empty object where all is optional.
-        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        serde_json::from_slice(text)
-            .map(Self)
-            .map_err(|error| AuthError::bad_request(format!("request body: {error}")).into())
+        Ok(Self(parsed(&read(request, limits::MAX_REQUEST).await?)?))
     }
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<AuthService>> for BriefBody<T> {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, _: &Arc<AuthService>) -> Result<Self, Refusal> {
+        let bytes = tokio::time::timeout(BRIEF, read(request, limits::MAX_ANONYMOUS))
+            .await
+            .map_err(|_| AuthError::bad_request("request body takes too long"))??;
+        Ok(Self(parsed(&bytes)?))
+    }
+}
+
+fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AuthError> {
+    // An absent body stands for an empty object where all is optional.
+    let text: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
+    serde_json::from_slice(text)
+        .map_err(|error| AuthError::bad_request(format!("request body: {error}")))
 }
 
 /// A body of at most `limit` bytes; neither its announced nor its real length is trusted beyond that.

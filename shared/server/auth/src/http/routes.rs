@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post, put};
-use http::{HeaderValue, header};
+use http::{HeaderValue, Method, header};
 use serde_json::Value;
 use shared_api::{
     AuthoritiesReply, ClusterState, CompleteUpload, CreateTokenReply, CreateTokenRequest,
@@ -24,7 +24,7 @@ use shared_api::{
 use shared_types::{SessionId, UserName};
 use uuid::Uuid;
 
-use super::extract::{Anybody, Body, Known, Path, ProxyOnly, Query, Service, UserOrAdmin, read};
+use super::extract::{Anybody, Body, BriefBody, Known, Path, ProxyOnly, Query, Service, UserOrAdmin, read};
 use super::reply::{Json, Refusal, Reply};
 use crate::error::AuthError;
 use crate::service::AuthService;
@@ -66,13 +66,21 @@ pub(crate) fn router(service: Arc<AuthService>) -> Router {
         .route(paths::UPLOAD_COMPLETE, post(complete_upload))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
-        .layer(axum::middleware::from_fn(limit_time))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&service), limit_time))
         .with_state(service)
 }
 
-async fn limit_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST, next.run(request)).await {
-        Ok(response) => response,
+/// What changes something goes on when its caller hangs up: what was done is also written down. The rest ends with its
+/// caller; a query is stopped by that.
+async fn limit_time(State(auth): Auth, request: Request, next: Next) -> Response {
+    let only_reads = request.method() == Method::GET || request.uri().path() == paths::QUERY;
+    let work = next.run(request);
+    let answer = async {
+        if only_reads { Some(work.await) } else { auth.running.spawn(work).await.ok() }
+    };
+    match tokio::time::timeout(REQUEST, answer).await {
+        Ok(Some(response)) => response,
+        Ok(None) => Refusal::from(AuthError::internal("answer", "a handler failed")).into_response(),
         Err(_) => {
             Refusal::from(AuthError::unavailable("the request took too long")).into_response()
         }
@@ -92,7 +100,7 @@ async fn unknown_method() -> Refusal {
 async fn login(
     Anybody(from): Anybody,
     State(auth): Auth,
-    Body(ask): Body<LoginRequest>,
+    BriefBody(ask): BriefBody<LoginRequest>,
 ) -> Reply<LoginReply> {
     Ok(Json(auth.login(ask, from).await?))
 }
@@ -100,7 +108,7 @@ async fn login(
 async fn invite_info(
     _: Anybody,
     State(auth): Auth,
-    Body(ask): Body<InviteInfoRequest>,
+    BriefBody(ask): BriefBody<InviteInfoRequest>,
 ) -> Reply<InviteInfo> {
     Ok(Json(auth.invite_info(&ask.token).await?))
 }
@@ -108,7 +116,7 @@ async fn invite_info(
 async fn signup(
     Anybody(from): Anybody,
     State(auth): Auth,
-    Body(ask): Body<SignupRequest>,
+    BriefBody(ask): BriefBody<SignupRequest>,
 ) -> Reply<SignupReply> {
     Ok(Json(auth.signup(ask, from).await?))
 }
@@ -116,7 +124,7 @@ async fn signup(
 async fn join(
     Anybody(from): Anybody,
     State(auth): Auth,
-    Body(ask): Body<JoinRequest>,
+    BriefBody(ask): BriefBody<JoinRequest>,
 ) -> Reply<JoinReply> {
     Ok(Json(auth.join(ask, from).await?))
 }

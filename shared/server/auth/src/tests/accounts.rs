@@ -481,3 +481,133 @@ async fn token_names_are_secrets() {
     assert_eq!(names(seen), ["a-token-of-some-length"]);
     assert!(bed.account("ann").await.spec.created_by.is_some());
 }
+
+/// A link is good for one password, however many use it at once.
+#[tokio::test]
+async fn one_link_used_many_times_at_once_sets_one_password() {
+    let bed = Bed::new().await;
+    let ask = InviteUserRequest {
+        user: name("joe"),
+        roles: vec![name("access")],
+        traits: Traits::new(),
+        ttl_seconds: None,
+    };
+    let link = bed.service.invite_user(&bed.admin(), ask).await.unwrap().token;
+    let tries = (0..6).map(|n| {
+        let password = Secret::new(format!("{PASSWORD} {n}"));
+        bed.service.signup(SignupRequest { token: link.clone(), password }, here())
+    });
+    let answers = futures::future::join_all(tries).await;
+    let set: Vec<usize> = (0..6).filter(|n| answers[*n].is_ok()).collect();
+    assert_eq!(set.len(), 1);
+    for n in 0..6 {
+        let tried = bed.login("joe", &format!("{PASSWORD} {n}"), &Keys::new()).await;
+        assert_eq!(tried.is_ok(), set == [n]);
+    }
+}
+
+/// The reset comes while the password of the old link is being hashed.
+#[tokio::test]
+async fn a_link_that_a_reset_replaced_meanwhile_sets_no_password() {
+    let bed = Bed::new().await;
+    bed.user("joe", &["access"], &["joe"]).await;
+    let (admin, joe) = (bed.admin(), name("joe"));
+    let reset = || bed.service.reset_user(&admin, &joe, ResetUserRequest::default());
+    let old = reset().await.unwrap().token;
+    let busy = bed.service.passwords().all_turns().await;
+    let ask = SignupRequest { token: old, password: Secret::new(PASSWORD) };
+    let signup = bed.service.signup(ask, here());
+    tokio::pin!(signup);
+    assert!(futures::poll!(signup.as_mut()).is_pending());
+    let waits = tokio::time::timeout(std::time::Duration::from_millis(200), signup.as_mut()).await;
+    assert!(waits.is_err());
+    let new = reset().await.unwrap().token;
+    drop(busy);
+    assert_eq!(kind(signup.await), ErrorKind::NotFound);
+    assert_eq!(kind(bed.login("joe", PASSWORD, &Keys::new()).await), ErrorKind::Unauthenticated);
+    assert!(bed.service.invite_info(&new).await.is_ok(), "the new link still counts");
+}
+
+/// An account whose time was up goes by itself; its password must not open the next one of that name.
+#[tokio::test]
+async fn a_new_user_does_not_have_the_password_of_an_earlier_one() {
+    let bed = Bed::new().await;
+    for again_by_invitation in [true, false] {
+        let end = bed.service.now() + Duration::hours(1);
+        let document = json!({"kind": "user", "version": "v2", "metadata": {"name": "joe", "expires": end}, "spec": {"roles": ["access"]}});
+        bed.service.create_resource(&bed.admin(), "user", document.clone(), true).await.unwrap();
+        let link = bed.service.reset_user(&bed.admin(), &name("joe"), ResetUserRequest::default()).await.unwrap();
+        let ask = SignupRequest { token: link.token, password: Secret::new(PASSWORD) };
+        bed.service.signup(ask, here()).await.unwrap();
+        bed.login("joe", PASSWORD, &Keys::new()).await.unwrap();
+        bed.advance(Duration::hours(2));
+        assert_eq!(kind(bed.login("joe", PASSWORD, &Keys::new()).await), ErrorKind::Unauthenticated);
+        if again_by_invitation {
+            let ask = InviteUserRequest { user: name("joe"), roles: vec![name("access")], traits: Traits::new(), ttl_seconds: None };
+            bed.service.invite_user(&bed.admin(), ask).await.unwrap();
+        } else {
+            let document = json!({"kind": "user", "version": "v2", "metadata": {"name": "joe"}, "spec": {"roles": ["access"]}});
+            bed.service.create_resource(&bed.admin(), "user", document, false).await.unwrap();
+        }
+        assert_eq!(kind(bed.login("joe", PASSWORD, &Keys::new()).await), ErrorKind::Unauthenticated);
+        bed.service.delete_resource(&bed.admin(), "user", "joe").await.unwrap();
+    }
+}
+
+/// What a role denied that is gone is not known any more: nothing is allowed without it.
+#[tokio::test]
+async fn a_role_that_is_gone_allows_nothing_and_signs_nothing() {
+    let bed = Bed::new().await;
+    bed.role("no-users", json!({})).await;
+    bed.user("ed", &["editor", "no-users"], &["ed"]).await;
+    let editor = bed.caller("ed").await;
+    bed.service.list_resources(&editor, "role").await.unwrap();
+    // It cannot be deleted while somebody has it, so it goes behind the service's back.
+    let key = crate::state::resource_key(shared_types::ResourceKind::Role, "no-users").unwrap();
+    let gone = crate::state::delete(key, server_store::Condition::Present);
+    bed.service.store().write(vec![gone]).await.unwrap();
+    bed.service.refresh().await.unwrap();
+    assert_eq!(kind(bed.service.list_resources(&editor, "role").await), ErrorKind::Denied);
+    assert_eq!(kind(bed.service.invite_user(&editor, InviteUserRequest { user: name("x"), roles: vec![name("editor")], traits: Traits::new(), ttl_seconds: None }).await), ErrorKind::Denied);
+    assert_eq!(kind(bed.login("ed", PASSWORD, &Keys::new()).await), ErrorKind::Denied);
+    // And a role does not go by itself.
+    let end = bed.service.now() + Duration::hours(1);
+    let document = json!({"kind": "role", "metadata": {"name": "brief", "expires": end}, "spec": {}});
+    assert_eq!(kind(bed.service.create_resource(&bed.admin(), "role", document, false).await), ErrorKind::BadRequest);
+}
+
+/// A rule for some labels is no way to put them on or take them off.
+#[tokio::test]
+async fn who_may_change_some_resources_changes_none_into_others() {
+    let bed = Bed::new().await;
+    bed.role("dev-admin", json!({"rules": [{"resources": ["role"], "verbs": ["list", "create", "read", "update"], "where": "equals(resource.metadata.labels[\"env\"], \"dev\")"}]})).await;
+    bed.user("dan", &["dev-admin"], &[]).await;
+    let dan = bed.caller("dan").await;
+    let role = |env: &str| json!({"kind": "role", "metadata": {"name": "r", "labels": {"env": env}}, "spec": {}});
+    assert_eq!(kind(bed.service.create_resource(&dan, "role", role("prod"), false).await), ErrorKind::Denied);
+    bed.service.create_resource(&dan, "role", role("dev"), false).await.unwrap();
+    assert_eq!(kind(bed.service.update_resource(&dan, "role", "r", role("prod"), false).await), ErrorKind::Denied);
+    bed.service.update_resource(&dan, "role", "r", role("dev"), false).await.unwrap();
+    // His own roles are not among them.
+    assert_eq!(kind(bed.service.update_resource(&dan, "role", "dev-admin", json!({"kind": "role", "metadata": {"name": "dev-admin", "labels": {"env": "dev"}}, "spec": {}}), false).await), ErrorKind::NotFound);
+}
+
+/// The administrator's certificates end with the account as well, and there are none for a locked one.
+#[tokio::test]
+async fn certificates_for_others_keep_to_the_account() {
+    let bed = Bed::new().await;
+    let keys = Keys::new();
+    let ask = || UserCertsRequest {
+        user: Some(name("joe")),
+        ssh_public_key: keys.ssh.public_openssh(),
+        tls_public_key: keys.tls.public().to_pem(),
+        ttl_seconds: None,
+    };
+    let end = bed.service.now() + Duration::hours(1);
+    let user = |spec: serde_json::Value| json!({"kind": "user", "version": "v2", "metadata": {"name": "joe"}, "spec": spec});
+    bed.service.create_resource(&bed.admin(), "user", user(json!({"roles": ["access"], "expires": end})), true).await.unwrap();
+    let reply = bed.service.user_certs(&bed.admin(), ask()).await.unwrap();
+    assert!(reply.valid_until <= end);
+    bed.service.create_resource(&bed.admin(), "user", user(json!({"roles": ["access"], "status": {"is_locked": true}})), true).await.unwrap();
+    assert_eq!(kind(bed.service.user_certs(&bed.admin(), ask()).await), ErrorKind::Locked);
+}

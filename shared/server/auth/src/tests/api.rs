@@ -196,9 +196,11 @@ async fn a_proxy_follows_the_state_and_delivers() {
 async fn requests_have_their_limits() {
     let server = Server::start().await;
     let mut ask = login_request("joe", PASSWORD, &Keys::new());
-    ask.password = Secret::new("x".repeat(3 * 1024 * 1024));
-    let refused = server.client(None).login(&ask).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::BadRequest);
+    for size in [3 * 1024 * 1024, shared_api::limits::MAX_ANONYMOUS] {
+        ask.password = Secret::new("x".repeat(size));
+        let refused = server.client(None).login(&ask).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::BadRequest);
+    }
     let address = "192.0.2.9".parse().unwrap();
     let now = Instant::now();
     let turns =
@@ -216,4 +218,29 @@ async fn the_drain_lets_a_request_end() {
         tokio::time::timeout(Duration::from_secs(15), server.task).await.unwrap().unwrap();
     assert_eq!(drained.left, 0);
     assert!(proxy.status().await.is_err());
+}
+
+/// Who hangs up in the middle of a change does not keep it out of the audit log.
+#[tokio::test]
+async fn a_change_whose_caller_hangs_up_is_finished_and_written_down() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    admin.status().await.unwrap();
+    let document = json!({"kind": "role", "version": "v7", "metadata": {"name": "dev"}, "spec": {}});
+    let role = shared_types::Resource::from_json(document).unwrap();
+    let busy = server.bed.service.changes.lock().await;
+    let caller = tokio::spawn(async move { admin.create_resource(&role, false).await });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while server.bed.service.running.is_empty() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    caller.abort();
+    assert!(caller.await.is_err());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(busy);
+    while !server.bed.events().await.contains(&"role.created T9000I".to_owned()) {
+        assert!(Instant::now() < deadline, "the change is in the audit log");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -186,3 +186,77 @@ async fn queries_need_all_three_rights_and_leave_a_trace() {
         1
     );
 }
+
+fn other_proxy(bed: &Bed) -> crate::caller::Caller {
+    let proxy = bed.system(SystemRole::Proxy);
+    let identity = shared_pki::Identity {
+        host_id: Some(shared_types::HostId::random()),
+        ..proxy.identity().clone()
+    };
+    crate::caller::Caller::service(identity, super::here())
+}
+
+/// A proxy speaks of its own sessions and uploads for them, and for nobody else's.
+#[tokio::test]
+async fn a_session_is_one_proxys() {
+    let bed = Bed::new().await;
+    let (proxy, other) = (bed.system(SystemRole::Proxy), other_proxy(&bed));
+    let sid = SessionId::random();
+    bed.service.emit(&proxy, vec![start(sid, "joe").into()]).await.unwrap();
+    let server = ServerMetadata { server_id: other.host_id().unwrap().to_string(), ..server() };
+    let end = SessionEnd { user: user("joe"), session: session(sid), server, ..SessionEnd::default() };
+    let refused = bed.service.emit(&other, vec![end.into()]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::BadRequest);
+    let part = Bytes::from_static(b"forged");
+    let refused = bed.service.upload_part(&other, Uuid::new_v4(), &sid, 1, part).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::BadRequest);
+    let id = Uuid::new_v4();
+    let part = || Bytes::from_static(b"mine");
+    bed.service.upload_part(&proxy, id, &sid, 1, part()).await.unwrap();
+    // Nor does an upload change hands.
+    let elsewhere = SessionId::random();
+    let refused = bed.service.upload_part(&other, id, &elsewhere, 1, part()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound);
+    let refused = bed.service.upload_part(&proxy, id, &elsewhere, 2, part()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::BadRequest, "one upload, one session");
+}
+
+/// The end of a recording that was cut off is made here; what the recording says of other sessions and clusters is
+/// not repeated in the audit log.
+#[tokio::test]
+async fn a_recording_tells_of_its_own_session_only() {
+    let bed = Bed::new().await;
+    let (sid, victim) = (SessionId::random(), SessionId::random());
+    let header =
+        Header { cluster: super::name("example.test"), session: sid, recorder: super::host() };
+    let mut encoder = Encoder::new(header, Limits::default());
+    let mut bytes = Vec::new();
+    let foreign = SessionStart { session: session(sid), ..start(sid, "root") };
+    let mut foreign: shared_events::AuditEvent = foreign.into();
+    foreign.metadata_mut().cluster_name = "other.test".to_owned();
+    let forged = SessionEnd { user: user("root"), session: session(victim), ..SessionEnd::default() };
+    for (index, event) in (0..).zip([foreign, forged.into(), start(sid, "joe").into()]) {
+        let mut event: shared_events::AuditEvent = event;
+        event.metadata_mut().index = index;
+        event.prepare(chrono::Utc::now(), "example.test");
+        bytes.extend(encoder.push(&event).unwrap().into_iter().flat_map(|slice| slice.bytes.to_vec()));
+    }
+    bytes.extend(encoder.flush().into_iter().flat_map(|slice| slice.bytes.to_vec()));
+    upload(&bed, sid, &bytes, true).await;
+    let now = bed.service.now();
+    let day = chrono::Duration::days(1);
+    let ends = bed.service.audit.search(now - day, now + day, &[SessionEnd::KIND], 10).await.unwrap();
+    let [shared_events::AuditEvent::SessionEnd(end)] = ends.as_slice() else { panic!("{ends:?}") };
+    assert_eq!((end.session.sid.as_str(), end.user.user.as_str()), (sid.to_string().as_str(), "joe"));
+    assert_eq!(end.metadata.cluster_name, "example.test");
+}
+
+/// An id that is no id would be kept in memory by the hundred thousand.
+#[tokio::test]
+async fn ids_of_events_are_short() {
+    let bed = Bed::new().await;
+    let mut event = start(SessionId::random(), "joe");
+    event.metadata.uid = "x".repeat(100_000);
+    let refused = bed.service.emit(&bed.system(SystemRole::Proxy), vec![event.into()]).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::BadRequest);
+}
