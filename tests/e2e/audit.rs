@@ -1,10 +1,14 @@
 //! Questions to the audit log in SQL, on what real sessions left there.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use shared_api::{Client, ClientConfig, Route, StoredLogin};
+use shared_config::ProfileDir;
 use shared_testkit::cluster::PASSWORD;
 use shared_testkit::{ClusterOptions, Home, Sshd, SshdOptions, Terminal, run, until};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::support::Stage;
@@ -131,6 +135,32 @@ fn the_guides_queries_give_the_right_rows() -> Result<()> {
 #[test]
 fn the_guides_queries_give_the_right_rows_with_two_processes() -> Result<()> {
     guide_queries(&ClusterOptions { two_processes: true, ..ClusterOptions::default() })
+}
+
+/// Who claims another address needs a proxy's certificate: a user's own is not enough.
+#[test]
+fn only_a_proxy_says_where_clients_are() -> Result<()> {
+    let stage = Stage::new("handover")?;
+    shared_transport::install_crypto();
+    let dir = ProfileDir::at(&stage.joe.folder.join(".tsh"));
+    let profile = dir.current()?.context("a profile")?;
+    let login = StoredLogin::load(&dir, &profile)?.context("a login")?;
+    let route = Route::Direct { addr: stage.cluster.address("auth").to_owned() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for identity in [Some(login.tls.clone()), None] {
+        let client = Client::new(ClientConfig::new(route.clone(), login.authorities.clone(), identity))?;
+        let closed = runtime.block_on(async {
+            let Ok(mut stream) = client.hand_over("192.0.2.7:1".parse()?).await else { return Ok(()) };
+            // Closed at once: one that is let in may take its time with the client's handshake.
+            let answer = tokio::time::timeout(Duration::from_secs(5), stream.read_u8()).await?;
+            ensure!(answer.is_err(), "auth said something");
+            Ok(())
+        });
+        closed.context("the connection was taken")?;
+    }
+    let said = stage.cluster.auth.log();
+    assert_eq!(said.matches("only a proxy hands connections over").count(), 2, "{said}");
+    Ok(())
 }
 
 #[test]

@@ -105,7 +105,8 @@ impl Ended {
         })?;
         let of = |number: usize| {
             let begin = format!("s{number}-line-1\r\n");
-            let found = plays.iter().find(|play| play.starts_with(begin.as_bytes()));
+            // The far shell's own start may say something before.
+            let found = plays.iter().find(|play| String::from_utf8_lossy(play).contains(&begin));
             let heads = || plays.iter().map(|play| String::from_utf8_lossy(&play[..play.len().min(40)]).into_owned()).collect::<Vec<_>>();
             found.cloned().with_context(|| format!("session {number} has no recording: {:?}", heads()))
         };

@@ -54,8 +54,12 @@ impl Scene {
 
     fn fingerprint(&self) -> Result<String> {
         let key = self.folder.join("host_key.pub");
-        let text = run(command("ssh-keygen", &self.folder).arg("-lf").arg(key), "", 10)?.ok().text();
-        text.split(' ').find(|word| word.starts_with("SHA256:")).map(str::to_owned).context(text.clone())
+        let text =
+            run(command("ssh-keygen", &self.folder).arg("-lf").arg(key), "", 10)?.ok().text();
+        text.split(' ')
+            .find(|word| word.starts_with("SHA256:"))
+            .map(str::to_owned)
+            .context(text.clone())
     }
 
     fn pins(&self) -> PathBuf {
@@ -87,7 +91,10 @@ fn asked_and_pinned(mut scene: Scene) -> Result<()> {
     let refused = run(&mut scene.ssh(&["echo", "in"]), "", 60)?.fails(255, known);
     assert!(refused.stderr.contains(&scene.fingerprint()?), "{}", refused.stderr);
     let (code, shown) = scene.answer("n\n", &["echo", "in"])?;
-    assert!(code == 255 && shown.contains("was not accepted") && !shown.contains("\nin"), "{code} {shown}");
+    assert!(
+        code == 255 && shown.contains("was not accepted") && !shown.contains("\nin"),
+        "{code} {shown}"
+    );
     assert!(!scene.pins().exists());
 
     let (code, shown) = scene.answer("y\n", &["echo", "in; exit 5"])?;
@@ -95,7 +102,8 @@ fn asked_and_pinned(mut scene: Scene) -> Result<()> {
     let text = std::fs::read_to_string(scene.pins())?;
     assert!(text.starts_with(&format!("[{NAMED}]:{} ssh-ed25519 AAAA", scene.port)), "{text}");
     assert_eq!(text.lines().count(), 1);
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(scene.pins())?.permissions());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(scene.pins())?.permissions());
     assert_eq!(mode & 0o777, 0o600);
     let name = format!("[{NAMED}]:{}", scene.port);
     let mut find = command("ssh-keygen", &scene.folder);
@@ -127,7 +135,9 @@ fn asked_and_pinned(mut scene: Scene) -> Result<()> {
 
     scene.change_key()?;
     let refused = run(&mut scene.ssh(&["echo", "in"]), "", 60)?.fails(255, "has changed");
-    for part in [format!("{} line 1", scene.pins().display()), scene.fingerprint()?, "ssh-keygen -R".into()] {
+    for part in
+        [format!("{} line 1", scene.pins().display()), scene.fingerprint()?, "ssh-keygen -R".into()]
+    {
         assert!(refused.stderr.contains(&part), "{part} is missing in {}", refused.stderr);
     }
     assert!(refused.text().is_empty());
@@ -218,7 +228,9 @@ fn the_agent_takes_up_a_new_login_and_forgets_at_logout() -> Result<()> {
     assert_eq!(echoed.text(), "renewed\n");
 
     let _done = run(stage.joe.tsh().arg("logout"), "", 30)?.ok();
-    until("the agent to forget", 20, || listed().ok().filter(|text| !text.contains("ssh-")).map(drop))?;
+    until("the agent to forget", 20, || {
+        listed().ok().filter(|text| !text.contains("ssh-")).map(drop)
+    })?;
     stage.joe.login()?;
     serves()?;
     assert!(agent.running() && agent.log().contains("A new login was taken up"), "{}", agent.log());
@@ -229,31 +241,44 @@ fn the_agent_takes_up_a_new_login_and_forgets_at_logout() -> Result<()> {
 fn an_ended_signal_is_reported_as_ssh_does() -> Result<()> {
     let stage = Stage::new("signal")?;
     let (_guard, socket) = stage.agent("a")?;
-    let _done = run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?.ok();
+    let _done =
+        run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?
+            .ok();
     for remote in ["echo out; kill -KILL $$", "kill -TERM $$", "exit 143"] {
         let theirs = run(&mut stage.ssh(&socket, &[], &[remote])?, "", 60)?;
         let ours = run(&mut stage.tsh_ssh(&[], &[remote]), "", 60)?;
-        assert_eq!((ours.code, ours.text(), &ours.stderr), (theirs.code, theirs.text(), &theirs.stderr), "{remote}");
+        assert_eq!(
+            (ours.code, ours.text(), &ours.stderr),
+            (theirs.code, theirs.text(), &theirs.stderr),
+            "{remote}"
+        );
     }
     let remote = "echo out; kill -KILL $$";
-    let (code, theirs) = Terminal::start(&mut stage.ssh(&socket, &["-t"], &[remote])?, 80, 24)?.finish(60)?;
-    let (ours_code, ours) = Terminal::start(&mut stage.tsh_ssh(&["-t"], &[remote]), 80, 24)?.finish(60)?;
-    assert_eq!((ours_code, String::from_utf8_lossy(&ours)), (code, String::from_utf8_lossy(&theirs)));
-    assert!(ours.ends_with(b"Connection to 127.0.0.1 closed.\r\n"));
+    let (code, theirs) =
+        Terminal::start(&mut stage.ssh(&socket, &["-t"], &[remote])?, 80, 24)?.finish(60)?;
+    let (ours_code, ours) =
+        Terminal::start(&mut stage.tsh_ssh(&["-t"], &[remote]), 80, 24)?.finish(60)?;
+    assert_eq!(
+        (ours_code, String::from_utf8_lossy(&ours)),
+        (code, String::from_utf8_lossy(&theirs))
+    );
+    assert!(ours.trim_ascii_end().ends_with(b"Connection to 127.0.0.1 closed."));
     Ok(())
 }
 
 #[test]
 fn the_key_is_locked_in_memory_where_that_is_allowed() -> Result<()> {
     let stage = Stage::new("lock")?;
-    let mut terminal = Terminal::start(&mut stage.tsh_ssh(&[], &["echo here; read line"]), 80, 24)?;
+    let terminal = Terminal::start(&mut stage.tsh_ssh(&[], &["echo here; read line"]), 80, 24)?;
     terminal.expect("here", 0)?;
     let (tsh, port) = (bin("tsh"), format!("--port={}", stage.sshd.port));
     let ours = |process: &Path| {
         std::fs::read_link(process.join("exe")).is_ok_and(|exe| exe == tsh)
-            && std::fs::read_to_string(process.join("cmdline")).is_ok_and(|text| text.contains(&port))
+            && std::fs::read_to_string(process.join("cmdline"))
+                .is_ok_and(|text| text.contains(&port))
     };
-    let found = std::fs::read_dir("/proc")?.flatten().map(|entry| entry.path()).find(|path| ours(path));
+    let found =
+        std::fs::read_dir("/proc")?.flatten().map(|entry| entry.path()).find(|path| ours(path));
     let status = std::fs::read_to_string(found.context("tsh is not running")?.join("status"))?;
     let allowed = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
     if allowed.is_some_and(|bytes| bytes < 64 * 1024) {

@@ -166,6 +166,41 @@ impl Ctx {
         route: &Route,
         pins: &[String],
     ) -> Result<shared_api::AuthoritiesReply, CliError> {
+        let found = self.find_authorities(proxy_host, route, pins).await?;
+        self.refuse_namesake(proxy_host, &found)?;
+        Ok(found)
+    }
+
+    /// Keys of hosts are kept by the cluster's name: another cluster of that name would become the one that is known
+    /// through another proxy, to `tsh` and to OpenSSH.
+    fn refuse_namesake(&self, proxy_host: &str, found: &shared_api::AuthoritiesReply) -> Result<(), CliError> {
+        let pins = |authorities: &[TrustedAuthority]| {
+            let hosts = authorities.iter().filter(|authority| authority.kind == CaKind::Host);
+            hosts.flat_map(TrustedAuthority::pins).collect::<Vec<_>>()
+        };
+        let claimed = pins(&found.authorities);
+        for profile in self.dir.profiles().map_err(config_error)? {
+            if profile.cluster != found.cluster || profile.name() == proxy_host {
+                continue;
+            }
+            let known = pins(&stored_authorities(&self.dir, &profile).map_err(stored_error)?);
+            if !known.is_empty() && !known.iter().any(|pin| claimed.contains(pin)) {
+                return Err(CliError::with_exit(
+                    ExitCode::Denied,
+                    format!("{proxy_host} leads to another cluster than {}, and both say they are {}", profile.name(), found.cluster),
+                )
+                .hint(format!("if the cluster was set up anew: tsh logout --proxy={}", profile.name())));
+            }
+        }
+        Ok(())
+    }
+
+    async fn find_authorities(
+        &self,
+        proxy_host: &str,
+        route: &Route,
+        pins: &[String],
+    ) -> Result<shared_api::AuthoritiesReply, CliError> {
         let timeouts = Timeouts::default();
         if !pins.is_empty() {
             return fetch_authorities(route, timeouts, Confirm::Pins(pins)).await.map_err(api_error);
@@ -269,5 +304,36 @@ impl Ctx {
         let Ok(Some(profile)) = self.current_profile() else { return Vec::new() };
         let text = self.dir.read_secret(&self.dir.hosts_path(&profile)).ok().flatten().unwrap_or_default();
         text.lines().filter(|line| line.parse::<shared_types::HostName>().is_ok()).map(str::to_owned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared_pki::CertAuthority;
+
+    use super::*;
+
+    #[test]
+    fn a_cluster_of_a_known_name_with_another_authority_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let global = GlobalArgs { home: Some(folder.path().to_owned()), ..GlobalArgs::default() };
+        let ctx = Ctx::new(global).unwrap();
+        let cluster: shared_types::ClusterName = "example.test".parse().unwrap();
+        let authority = || CertAuthority::generate(CaKind::Host, &cluster, Utc::now()).unwrap().trusted();
+        let (known, other) = (authority(), authority());
+        let profile = Profile::new("good:3080".into(), "good:3023".into(), "joe".parse().unwrap(), cluster.clone(), false);
+        ctx.dir.write_secret(&ctx.dir.cas_path(&profile), known.tls_certs.concat().as_bytes()).unwrap();
+        ctx.dir.save(&profile).unwrap();
+        let reply = |authority: &TrustedAuthority| shared_api::AuthoritiesReply {
+            cluster: cluster.clone(),
+            authorities: vec![authority.clone()],
+        };
+        let refused = ctx.refuse_namesake("evil", &reply(&other)).unwrap_err();
+        assert_eq!(refused.exit_code(), ExitCode::Denied);
+        ctx.refuse_namesake("second-door", &reply(&known)).unwrap();
+        // The same proxy is compared by its stored authority in the connection itself.
+        ctx.refuse_namesake("good", &reply(&other)).unwrap();
+        let elsewhere = shared_api::AuthoritiesReply { cluster: "other.test".parse().unwrap(), ..reply(&other) };
+        ctx.refuse_namesake("evil", &elsewhere).unwrap();
     }
 }

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use clap_complete::engine::ArgValueCompleter;
 use clap::{CommandFactory, Parser, Subcommand};
 use shared_cli::{CliError, ExitCode, answer_shell, parse, run_main};
+use tokio::runtime::Builder;
+
 
 use crate::context::Ctx;
 
@@ -132,7 +134,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, CliErro
         Command::Ls(args) => wait(commands::ls::run(&ctx, &args)),
         Command::Play(args) => wait(commands::play::run(&ctx, &args)),
         Command::Recordings(args) => wait(commands::recordings::run(&ctx, &args)),
-        Command::Ssh(args) => wait(commands::ssh::run(&ctx, args)),
+        Command::Ssh(args) => wait_on(Builder::new_current_thread(), commands::ssh::run(&ctx, args)),
         Command::Agent(args) => wait(commands::agent::run(&ctx, args)),
     }
 }
@@ -141,9 +143,19 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, CliErro
 fn wait(
     work: impl Future<Output = Result<ExitCode, CliError>>,
 ) -> Result<ExitCode, CliError> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2);
+    wait_on(builder, work)
+}
+
+/// The same on a given runtime. A session is best on one thread: a keystroke passes several tasks, and between threads
+/// each costs a system call and a context switch. Terminal and pipes have threads of their own.
+fn wait_on(
+    mut builder: Builder,
+    work: impl Future<Output = Result<ExitCode, CliError>>,
+) -> Result<ExitCode, CliError> {
     shared_transport::install_crypto();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| CliError::wrap("start", &error))?;

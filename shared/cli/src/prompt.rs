@@ -6,6 +6,8 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
+use crate::text::printable_lines;
+
 /// Why no answer came.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
@@ -33,7 +35,7 @@ impl Prompter {
         if !std::io::stdin().is_terminal() {
             return Err(PromptError::NoTerminal(question.to_owned()));
         }
-        eprint!("{question} [y/N]: ");
+        eprint!("{} [y/N]: ", printable_lines(question));
         std::io::stderr().flush()?;
         let answer = read_line()?;
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
@@ -45,7 +47,7 @@ impl Prompter {
         if !stdin.is_terminal() {
             return read_line();
         }
-        eprint!("{question} ");
+        eprint!("{} ", printable_lines(question));
         std::io::stderr().flush()?;
         let before = tcgetattr(&stdin).map_err(std::io::Error::from)?;
         let mut silent = before.clone();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use shared_types::{GoDuration, RecordingMode, SystemRole};
+use shared_types::{ClusterName, GoDuration, HostName, RecordingMode, SystemRole};
 
 use crate::ConfigError;
 use crate::places::{Places, is_blank};
@@ -346,11 +346,17 @@ impl Checker<'_> {
                 self.fault("auth_service.proxy_listener_mode", "expected separate or multiplex")
             );
         }
+        if let Some(Err(error)) = auth.cluster_name.as_deref().map(ClusterName::new) {
+            return Err(self.fault(
+                "auth_service.cluster_name",
+                format!("{error}; expected a name such as example.com"),
+            ));
+        }
         let tokens = auth.tokens.map(|list| list.0).unwrap_or_default();
         Ok(AuthConfig {
             cluster_name: auth.cluster_name,
             listen_addr: self.listen("auth_service.listen_addr", auth.listen_addr, 3025)?,
-            public_addr: auth.public_addr.map(|list| list.0).unwrap_or_default(),
+            public_addr: self.public("auth_service.public_addr", auth.public_addr.map(|list| list.0))?,
             tokens: tokens.iter().map(|text| self.static_token(text)).collect::<Result<_, _>>()?,
             session_recording: mode,
             proxy_checks_host_keys: auth.proxy_checks_host_keys.map(|flag| flag.0),
@@ -384,6 +390,22 @@ impl Checker<'_> {
             ));
         }
         Ok(mode)
+    }
+
+    /// Addresses under which others reach a service: they stand in certificates, links and clients' files.
+    fn public(
+        &self,
+        key: &'static str,
+        addresses: Option<Vec<String>>,
+    ) -> Result<Vec<String>, ConfigError> {
+        let addresses = addresses.unwrap_or_default();
+        match addresses.iter().find(|address| !is_public(address)) {
+            None => Ok(addresses),
+            Some(bad) => Err(self.fault(
+                key,
+                format!("{bad:?}; expected HOST or HOST:PORT, such as proxy.example.com:3080"),
+            )),
+        }
     }
 
     fn duration(
@@ -460,8 +482,9 @@ impl Checker<'_> {
                 3080,
             )?,
             ssh_listen_addr: self.listen("proxy_service.listen_addr", proxy.listen_addr, 3023)?,
-            public_addr: proxy.public_addr.map(|list| list.0).unwrap_or_default(),
-            ssh_public_addr: proxy.ssh_public_addr.map(|list| list.0).unwrap_or_default(),
+            public_addr: self.public("proxy_service.public_addr", proxy.public_addr.map(|list| list.0))?,
+            ssh_public_addr: self
+                .public("proxy_service.ssh_public_addr", proxy.ssh_public_addr.map(|list| list.0))?,
             https_keypairs: keypairs
                 .into_iter()
                 .map(|pair| Keypair {
@@ -570,5 +593,18 @@ mod tests {
         assert_eq!(with_port("a.example:1", 3025), "a.example:1");
         assert_eq!(with_port("::1", 3025), "[::1]:3025");
         assert_eq!(with_port("[::1]:1", 3025), "[::1]:1");
+    }
+}
+
+/// A host, or a host and a port; an IPv6 address with a port stands in brackets.
+fn is_public(address: &str) -> bool {
+    let is_host = |host: &str| HostName::new(host).is_ok();
+    let is_port = |port: &str| port.parse::<u16>().is_ok();
+    if let Some((host, rest)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return is_host(host) && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
+    }
+    match address.split_once(':') {
+        Some((host, port)) if !port.contains(':') => is_host(host) && is_port(port),
+        _ => is_host(address),
     }
 }

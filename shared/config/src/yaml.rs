@@ -43,7 +43,8 @@ fn fault(error: &Yaml, text: &str) -> Fault {
             | Yaml::DuplicateMappingKey { .. }
             | Yaml::SerdeMissingField { .. }
     );
-    let container = message.starts_with("found map") || message.starts_with("found sequence");
+    // A map's fault stands where its first key does, a list's where the key in front of it does.
+    let container = message.starts_with("found map");
     match place.and_then(|place| places.path_at(place, container)) {
         // Where only the key's place is known, the value's is told.
         Some(key) if !about_key => Fault::new(places.find(key), format!("{key}: {message}")),
@@ -128,5 +129,30 @@ mod tests {
         assert!(close("listen_adr", "listen_addr"));
         assert!(!close("tokens", "listen_addr"));
         assert!(!close("x", "spec"));
+    }
+
+    #[test]
+    fn aliases_and_depth_do_not_blow_up() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..30 {
+            let one = format!("*a{}", n - 1);
+            bomb += &format!("a{n}: &a{n} [{}]\n", [one.as_str(); 10].join(", "));
+        }
+        bomb += "kind: role\nmetadata: *a29\n";
+        let deep = format!("kind: {}", "[".repeat(2_000));
+        let deeper = format!("kind: role\nspec: {}", "{a: ".repeat(2_000));
+        let block: String = (0..300).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+        let began = std::time::Instant::now();
+        let read = move || {
+            assert!(crate::read_resources(&bomb, "bomb").is_err());
+            for text in [deep, deeper, block] {
+                assert!(crate::read_resources(&text, "bomb").is_err());
+                assert!(crate::TeleportConfig::parse(&text, "bomb").is_err());
+            }
+        };
+        // The stack of a program's first thread.
+        let thread = std::thread::Builder::new().stack_size(8 * 1024 * 1024).spawn(read).unwrap();
+        thread.join().unwrap();
+        assert!(began.elapsed() < std::time::Duration::from_secs(20));
     }
 }

@@ -2,12 +2,18 @@
 
 use chrono::{DateTime, Utc};
 
+/// Once dry, a bucket gives this much at once or, to output that is smaller, all it wants: a flood is then recorded
+/// as a few pieces with gaps between, and not as a sliver of each of its packets. What a program says after the flood
+/// is small, and recorded.
+const PIECE: u64 = 16 * 1024;
+
 /// A bucket of bytes that fills up again with time.
 #[derive(Clone, Debug)]
 pub struct TokenBucket {
     capacity: u64,
     per_second: u64,
     tokens: u64,
+    dry: bool,
     since: Option<DateTime<Utc>>,
 }
 
@@ -15,7 +21,7 @@ impl TokenBucket {
     /// A full bucket.
     #[must_use]
     pub fn new(capacity: u64, per_second: u64) -> Self {
-        Self { capacity, per_second, tokens: capacity, since: None }
+        Self { capacity, per_second, tokens: capacity, dry: false, since: None }
     }
 
     /// How many of `want` bytes may go in now.
@@ -30,8 +36,13 @@ impl TokenBucket {
                 self.since = Some(now);
             }
         }
-        let taken = (want as u64).min(self.tokens);
+        let want_bytes = want as u64;
+        if self.dry && self.tokens < want_bytes.min(PIECE).min(self.capacity) {
+            return 0;
+        }
+        let taken = want_bytes.min(self.tokens);
         self.tokens -= taken;
+        self.dry = taken < want_bytes;
         usize::try_from(taken).unwrap_or(want)
     }
 }
@@ -56,7 +67,9 @@ mod tests {
         assert_eq!(bucket.take(900, start), 900);
         assert_eq!(bucket.take(900, start), 100);
         assert_eq!(bucket.take(900, start), 0);
-        assert_eq!(bucket.take(900, start + TimeDelta::milliseconds(500)), 50);
+        // Dry: what fits goes in, what does not waits for a piece's worth.
+        assert_eq!(bucket.take(900, start + TimeDelta::milliseconds(500)), 0);
+        assert_eq!(bucket.take(50, start + TimeDelta::milliseconds(500)), 50);
         // A clock that goes back gives nothing and takes nothing.
         assert_eq!(bucket.take(10, start), 0);
         assert_eq!(bucket.take(9000, start + TimeDelta::days(9)), 1000);

@@ -100,13 +100,17 @@ impl SessionRecorder {
             let piece = data.split_to(data.len().min(MAX_PRINT));
             self.one_print(piece, now, slices)?;
         }
-        if !left_out.is_empty() {
-            let offset = self.output;
-            let gap = self.gap.get_or_insert(OutputGap { offset, bytes: 0 });
-            gap.bytes += left_out.len() as u64;
-            self.output += left_out.len() as u64;
-        }
+        self.leave_out(left_out.len() as u64);
         Ok(())
+    }
+
+    /// Output that somebody else's bucket did not admit: it becomes part of a named gap.
+    pub fn leave_out(&mut self, bytes: u64) {
+        if bytes > 0 {
+            let gap = self.gap.get_or_insert(OutputGap { offset: self.output, bytes: 0 });
+            gap.bytes += bytes;
+            self.output += bytes;
+        }
     }
 
     fn one_print(

@@ -190,7 +190,9 @@ pub async fn edit(connection: &Connection, args: &EditArgs) -> Result<ExitCode, 
     if document.name() != name || document.kind() != kind {
         return Err(keep(CliError::usage("kind and name cannot be changed by an edit")));
     }
-    put(connection, document, true).await.map_err(keep)?;
+    // A change, by its own right, and only of what was read: the document carries its revision.
+    connection.api.update_resource(document).await.map_err(|error| keep(Connection::error(error)))?;
+    println!("{kind} {:?} has been updated", printable(&name));
     Ok(ExitCode::Done)
 }
 
@@ -209,8 +211,9 @@ fn private_file(content: &[u8]) -> Result<PrivateFile, CliError> {
     let path = std::env::temp_dir().join(format!("tctl-{}.yaml", uuid::Uuid::new_v4()));
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+    let guard = PrivateFile(path);
     file.write_all(content)?;
-    Ok(PrivateFile(path))
+    Ok(guard)
 }
 
 /// `tctl rm`.

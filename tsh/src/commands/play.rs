@@ -56,6 +56,9 @@ pub async fn run(ctx: &Ctx, args: &PlayArgs) -> Result<ExitCode, CliError> {
         eprintln!("--speed is not applicable for formats other than pty");
     }
     let (file, session, from_file) = open(ctx, args).await?;
+    if file.metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
+        return Err(CliError::new("the recording is empty"));
+    }
     let source = BufReader::with_capacity(256 * 1024, file);
     let mut decoder = match session {
         Some(session) => Decoder::of_session(source, session),

@@ -79,6 +79,7 @@ fn what_the_bucket_leaves_out_is_a_named_gap() {
     recorder.output(vec![b'a'; 150].into(), at(0), &mut slices).unwrap();
     recorder.output(vec![b'b'; 50].into(), at(1), &mut slices).unwrap();
     recorder.output(vec![b'c'; 50].into(), at(2_001), &mut slices).unwrap();
+    recorder.output(vec![b'd'; 20].into(), at(2_001), &mut slices).unwrap();
     recorder.finish(at(2_002), &mut slices).unwrap();
     let told: Vec<String> = events(&slices)
         .iter()
@@ -90,7 +91,7 @@ fn what_the_bucket_leaves_out_is_a_named_gap() {
             }
         })
         .collect();
-    assert_eq!(told, ["0 100", "gap 100 100", "100 20", "gap 220 30"]);
+    assert_eq!(told, ["0 100", "gap 100 150", "100 20"]);
 }
 
 #[test]

@@ -64,15 +64,13 @@ impl AuthService {
         let now = self.now();
         let (days, most) = HOSTS;
         let found = self
-            .audit
-            .search(
+            .newest(
                 now - Duration::days(days),
                 now + Duration::minutes(5),
-                &[SessionStart::KIND],
+                SessionStart::KIND,
                 most,
             )
-            .await
-            .map_err(AuthError::at("read audit log"))?;
+            .await?;
         let mut hosts = BTreeMap::new();
         for event in found {
             let AuditEvent::SessionStart(start) = event else { continue };

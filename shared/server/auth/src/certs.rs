@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use shared_api::{
-    ApiError, HostCertReply, HostCertRequest, LoginReply, ProxyHostCertRequest, Secret, UserCertsRequest,
-    limits,
+    ApiError, HostCertReply, HostCertRequest, LoginReply, ProxyHostCertRequest, Secret,
+    UserCertsRequest, limits,
 };
 use shared_authz::{RoleSet, Template, Verb};
 use shared_pki::ssh_key::PublicKey;
@@ -204,7 +204,9 @@ impl AuthService {
             };
             let now = self.now();
             if account.is_locked(now) || account.is_expired(now) {
-                return Err(ApiError::locked(format!("user \"{name}\" is locked or has expired")).into());
+                return Err(
+                    ApiError::locked(format!("user \"{name}\" is locked or has expired")).into()
+                );
             }
             // Nobody logged in, so there is no address to bind to.
             Subject {

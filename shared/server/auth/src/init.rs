@@ -19,7 +19,9 @@ use tokio::sync::watch;
 
 use crate::error::{AuthError, Result};
 use crate::password::{PasswordError, Passwords};
-use crate::service::{AuthService, AuthSettings, anonymous_limiter, next_revision, read_state};
+use crate::service::{
+    AuthService, AuthSettings, READERS, anonymous_limiter, next_revision, read_state,
+};
 use crate::state::{self, Store};
 
 /// Who set a configuration.
@@ -131,6 +133,7 @@ impl AuthService {
             turns: Default::default(),
             limiter: anonymous_limiter(),
             sessions: Default::default(),
+            readers: tokio::sync::Semaphore::new(READERS),
             running: Default::default(),
             clock,
             proxy: OnceLock::new(),

@@ -66,7 +66,16 @@ impl AuthService {
             address: Some(client_ip(from)),
             not_after: user.spec.expires,
         };
-        let (reply, created) = self.issue_user(subject, &keys, ask.ttl_seconds)?;
+        let (reply, created) = match self.issue_user(subject, &keys, ask.ttl_seconds) {
+            Ok(issued) => issued,
+            Err(error) => {
+                if let AuthError::Answer(answer) = &error {
+                    self.record(vec![events::user_login(&name, Err(&answer.message), from)])
+                        .await?;
+                }
+                return Err(error);
+            }
+        };
         self.record(vec![created, events::user_login(&name, Ok(()), from)]).await?;
         tracing::info!(user = %name, from = %from.ip(), until = %reply.valid_until, "login");
         Ok(reply)

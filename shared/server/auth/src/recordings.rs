@@ -44,11 +44,7 @@ impl AuthService {
             )));
         }
         let limit = ask.limit.unwrap_or(50).min(limits::MAX_LISTED);
-        let found = self
-            .audit
-            .search(from, to, &[SessionEnd::KIND], LOOKED_THROUGH)
-            .await
-            .map_err(AuthError::at("read audit log"))?;
+        let found = self.newest(from, to, SessionEnd::KIND, LOOKED_THROUGH).await?;
         let mut items = Vec::new();
         for event in found {
             let AuditEvent::SessionEnd(end) = &event else { continue };

@@ -25,14 +25,17 @@ use crate::caller::Caller;
 use crate::error::{AuthError, Result};
 use crate::limiter::Limiter;
 use crate::login::Turns;
-use crate::sessions::Sessions;
 use crate::password::Passwords;
+use crate::sessions::Sessions;
 use crate::state::{self, Store};
 use crate::tokens::StaticToken;
 
 /// Requests without a certificate that one address may send at once, and then per minute.
 const ANONYMOUS: (u32, u32) = (480, 120);
 
+/// Listings that read the audit log at a time, and how long others wait for their turn.
+pub(crate) const READERS: usize = 4;
+const READER_WAIT: Duration = Duration::from_secs(20);
 /// How long requests whose connection is gone may go on at the end.
 const LAST: Duration = Duration::from_secs(5);
 
@@ -95,6 +98,8 @@ pub struct AuthService {
     pub(crate) turns: Turns,
     pub(crate) limiter: Limiter,
     pub(crate) sessions: Sessions,
+    /// Readers of the audit log for listings; a listing may read weeks of it.
+    pub(crate) readers: tokio::sync::Semaphore,
     /// Requests that change something; they end even when their caller has gone.
     pub(crate) running: TaskTracker,
     pub(crate) clock: Clock,
@@ -151,6 +156,20 @@ impl AuthService {
             AuditError::Slow => AuthError::unavailable("the audit log is busy"),
             other => AuthError::internal("write audit log", other),
         })
+    }
+
+    /// The newest events of one type, read by few at a time.
+    pub(crate) async fn newest(
+        &self,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        kind: &str,
+        most: usize,
+    ) -> Result<Vec<AuditEvent>> {
+        let busy = || AuthError::unavailable("the audit log is busy");
+        let turn = tokio::time::timeout(READER_WAIT, self.readers.acquire()).await;
+        let _turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
+        self.audit.search(from, to, &[kind], most).await.map_err(AuthError::at("read audit log"))
     }
 
     /// Reads the stored state again and tells everybody who waits for it.

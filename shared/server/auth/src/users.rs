@@ -80,12 +80,10 @@ impl AuthService {
     ) -> Result<UserTokenReply> {
         self.check(caller, "user", Verb::Update)?;
         let invite = NewInvite::new(name, true, ask.ttl_seconds, self.now())?;
-        let mut ops = vec![
-            Op::Check {
-                key: state::resource_key(ResourceKind::User, name.as_str())?,
-                condition: Condition::Present,
-            },
-        ];
+        let mut ops = vec![Op::Check {
+            key: state::resource_key(ResourceKind::User, name.as_str())?,
+            condition: Condition::Present,
+        }];
         ops.extend(password_leftovers(name)?);
         ops.extend(invite.ops);
         self.store().write(ops).await.map_err(|error| match error {

@@ -16,8 +16,8 @@ impl Batches {
     pub(crate) fn add(&mut self, event: AuditEvent, packed: usize) {
         // As sent it is a third longer, and quoted.
         let size = packed + packed / 2 + 4;
-        let fits = self.open.len() < limits::MAX_EVENTS
-            && self.size + size <= limits::MAX_EVENT_BATCH;
+        let fits =
+            self.open.len() < limits::MAX_EVENTS && self.size + size <= limits::MAX_EVENT_BATCH;
         if !fits && !self.open.is_empty() {
             self.full.push(std::mem::take(&mut self.open));
             self.size = 0;

@@ -27,7 +27,7 @@ fn test(path: &Path) -> Result<ExitCode, CliError> {
         }
         Err(error) => {
             eprintln!("FAIL {}", printable(&shown));
-            Err(CliError::from_error(&error))
+            Err(CliError::from_error(&error).exit(ExitCode::Usage))
         }
     }
 }

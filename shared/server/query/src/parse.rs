@@ -136,6 +136,10 @@ fn fold(mut token: TokenWithSpan) -> TokenWithSpan {
 fn query(tokens: Vec<TokenWithSpan>) -> Result<Box<Query>, Failure> {
     let mut seen = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
     let first = seen.next().map(|token| token.span.start);
+    let second = seen
+        .skip_while(|token| token.token != Token::SemiColon)
+        .find(|token| token.token != Token::SemiColon)
+        .map(|token| token.span.start);
     let statements = Parser::new(&AuditDialect)
         .with_recursion_limit(DEPTH)
         .with_tokens_with_locations(tokens)
@@ -146,9 +150,13 @@ fn query(tokens: Vec<TokenWithSpan>) -> Result<Box<Query>, Failure> {
         let failure = Failure::new(message).hint("a query begins with SELECT, WITH or VALUES");
         first.map_or(failure.clone(), |place| failure.at(place))
     };
+    let too_many = || {
+        let failure = Failure::new("only one statement can be run at a time");
+        second.map_or(failure.clone(), |place| failure.at(place))
+    };
     match (statements.next(), statements.next()) {
         (None, _) => Err(refusal("there is no statement")),
-        (Some(_), Some(_)) => Err(Failure::new("only one statement can be run at a time")),
+        (Some(_), Some(_)) => Err(too_many()),
         (Some(Statement::Query(query)), None) => Ok(query),
         (Some(_), None) => {
             Err(refusal("only queries can be run: the audit log is read, never changed"))

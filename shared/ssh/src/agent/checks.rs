@@ -3,9 +3,9 @@
 
 use chrono::{DateTime, Utc};
 use russh::keys::signature::Verifier;
+use russh::keys::ssh_key::encoding::{Decode, Reader};
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::ssh_key::{PublicKey, Signature};
-use russh::keys::ssh_key::encoding::{Decode, Reader};
 use shared_pki::verify::{CertRefusal, HostRole, SshVerifier};
 use shared_pki::{TrustedAuthority, parse_certificate};
 

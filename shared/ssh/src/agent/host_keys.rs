@@ -5,8 +5,8 @@
 //! is asked about a key whose owner has not signed the session id.
 
 use async_trait::async_trait;
-use russh::keys::ssh_key::public::KeyData;
 use russh::keys::ssh_key::PublicKey;
+use russh::keys::ssh_key::public::KeyData;
 
 /// The shortest RSA key that may stand for a host, in bits.
 const MIN_RSA: u32 = 2048;
@@ -16,6 +16,11 @@ const MIN_RSA: u32 = 2048;
 pub trait HostKeys: Send + Sync + std::fmt::Debug {
     /// Accepts `key`, which has proved that it is held by the other side. May ask a person.
     async fn accept(&self, key: &PublicKey) -> Result<(), HostKeyRefusal>;
+
+    /// A session is about to begin, whose output the other side chooses: waits for an open question, and
+    /// asks none from now on. Otherwise a proxy could paint over a question, or have it answered by what is
+    /// typed into the session.
+    async fn settle(&self) {}
 }
 
 /// Why a plain key was refused; for the user, never for the peer.

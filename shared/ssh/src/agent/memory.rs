@@ -16,7 +16,10 @@ pub fn hide_process() {
 /// The lock stays when the value goes: its pages may hold another key, and the program's end frees them.
 pub(crate) fn lock<T>(value: &Arc<T>) -> bool {
     let at = Arc::as_ptr(value).cast_mut().cast();
-    #[expect(unsafe_code, reason = "the range is a live allocation, and locking changes nothing in it")]
+    #[expect(
+        unsafe_code,
+        reason = "the range is a live allocation, and locking changes nothing in it"
+    )]
     let locked = unsafe { rustix::mm::mlock(at, size_of::<T>()) };
     if let Err(error) = locked {
         tracing::debug!(%error, "key memory cannot be locked");

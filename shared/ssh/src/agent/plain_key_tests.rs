@@ -127,8 +127,8 @@ async fn nobody_is_asked_about_a_key_that_proves_nothing() {
 
 #[tokio::test]
 async fn weak_keys_are_not_asked_about() {
-    use russh::keys::ssh_key::public::{KeyData, RsaPublicKey};
     use russh::keys::ssh_key::Mpint;
+    use russh::keys::ssh_key::public::{KeyData, RsaPublicKey};
     let number = |len: usize| Mpint::from_positive_bytes(&vec![0xc1; len]);
     for (bytes, good) in [(128, false), (256, true)] {
         let key = RsaPublicKey::new(Mpint::from_positive_bytes(&[1, 0, 1]), number(bytes));
@@ -144,7 +144,8 @@ async fn without_a_way_to_ask_a_plain_key_is_refused() {
     let mut channel = scene.agent.channel().unwrap();
     let answer = channel.handle(&scene.host.bind(SID, false), now());
     assert!(matches!(answer.refusal, Some(Refusal::HostKey(_))), "{:?}", answer.refusal);
-    let policy = Policy::new(HOST.parse().unwrap(), "root".parse().unwrap(), scene.cluster.trusted());
+    let policy =
+        Policy::new(HOST.parse().unwrap(), "root".parse().unwrap(), scene.cluster.trusted());
     let strict = EmbeddedAgent::new(Arc::clone(&scene.key), policy);
     let answer = strict.channel().unwrap().handle_asking(&scene.host.bind(SID, false), now()).await;
     let refusal = answer.refusal.unwrap();

@@ -16,11 +16,8 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A state machine behind an agent stream.
 pub trait Channel: Send {
     /// Answers one message; may wait for a person.
-    fn answer(
-        &mut self,
-        message: &[u8],
-        now: DateTime<Utc>,
-    ) -> impl Future<Output = Answer> + Send;
+    fn answer(&mut self, message: &[u8], now: DateTime<Utc>)
+    -> impl Future<Output = Answer> + Send;
 }
 
 impl Channel for AgentSession {

@@ -89,6 +89,13 @@ impl EmbeddedAgent {
         self.budget.note_session();
     }
 
+    /// Call before the output of a session is shown: see [`HostKeys::settle`].
+    pub async fn settle(&self) {
+        if let Some(host_keys) = self.host_keys.get() {
+            host_keys.settle().await;
+        }
+    }
+
     /// The key, to authenticate with in this process.
     #[must_use]
     pub fn key(&self) -> &Arc<AgentKey> {

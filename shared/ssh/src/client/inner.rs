@@ -218,6 +218,17 @@ impl TargetConn {
         self.opened(opening).await
     }
 
+    /// The same, once nobody is asked anything any more: what the channel says is shown from here on.
+    pub(crate) async fn open_settled(
+        &self,
+    ) -> Result<(u32, Channel<Msg>, OpenChannel), ConnectError> {
+        let opened = self.open_session().await;
+        if let Some(agent) = &self.budget {
+            agent.settle().await;
+        }
+        opened
+    }
+
     /// Opens a connection from the target to an address (RFC 4254 §7.2).
     pub(crate) async fn open_tcp(
         &self,

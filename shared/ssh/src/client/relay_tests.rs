@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::tests::{Sshd, current_user, exec, host_with, run, run_with};
 use super::*;
 use crate::agent::test_support::{Cluster, Host};
-use crate::agent::{AgentKey, EmbeddedAgent, Policy};
+use crate::agent::{AgentKey, EmbeddedAgent, HostKeyRefusal, HostKeys, Policy};
 use crate::relay::{
     Ended, ForwardTap, InnerService, Size, Start as Started, Stream, Tap, Watch, serve_inner,
 };
@@ -280,4 +280,40 @@ async fn a_proxy_that_goes_elsewhere_gets_no_login() {
     assert!(error.to_string().starts_with("channel 0: open failed: connect failed: "), "{error}");
     let refusal = agent.last_refusal().unwrap();
     assert!(refusal.contains("web.example.com"), "{refusal}");
+}
+
+/// Somebody is being asked about a key for a while.
+#[derive(Debug, Default)]
+struct Pondering(std::sync::atomic::AtomicBool);
+
+#[async_trait]
+impl HostKeys for Pondering {
+    async fn accept(&self, _: &PublicKey) -> Result<(), HostKeyRefusal> {
+        Ok(())
+    }
+
+    async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_shows_nothing_before_questions_are_settled() {
+    let Some(world) = world().await else { return };
+    let (_proxy, conn, agent) = world.connect(HOST).await;
+    let pondering = Arc::new(Pondering::default());
+    agent.ask_about_plain_keys(Arc::<Pondering>::clone(&pondering));
+    let (_stdin, stdin) = tokio::sync::mpsc::channel(1);
+    let (_control, control) = tokio::sync::mpsc::channel(1);
+    let (stdout, stderr) = (Arc::new(ByteQueue::new()), Arc::new(ByteQueue::new()));
+    let shown = Arc::clone(&stdout);
+    let io = SessionIo { stdin, stdout, stderr, control, started: None };
+    let first = async {
+        let first = shown.take().await;
+        (first, pondering.0.load(Ordering::SeqCst))
+    };
+    let (end, (first, settled)) = tokio::join!(conn.run_session(exec("echo shown"), io), first);
+    assert_eq!(end.unwrap(), SessionEnd::Status(0));
+    assert!(first.is_some() && settled, "{first:?}");
 }

@@ -146,7 +146,7 @@ impl TargetConn {
         mut io: SessionIo,
     ) -> Result<SessionEnd, ConnectError> {
         let opened = tokio::select! {
-            opened = self.open_session() => opened?,
+            opened = self.open_settled() => opened?,
             () = gives_up(&mut io.control) => return Ok(SessionEnd::Closed),
         };
         let (number, channel, open) = opened;

@@ -260,13 +260,13 @@ impl SessionRelay {
         ended.to_target = to_target.load(Ordering::Relaxed);
         ended.to_client = to_client.load(Ordering::Relaxed);
         ended.cut = lock(&shared.cut).clone();
-        shared.tap.end(ended).await;
+        // The client is not kept waiting for the disk: it knows the end already, by the exit status.
         let goodbye = async {
             let _ = shared.client.close().await;
             let _ = shared.target.close().await;
             shared.connection.disconnect().await;
         };
-        let _ = tokio::time::timeout(LAST_MESSAGE, goodbye).await;
+        let _ = tokio::join!(tokio::time::timeout(LAST_MESSAGE, goodbye), shared.tap.end(ended));
         shared.stop.cancel();
     }
 }

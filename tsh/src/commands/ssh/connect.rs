@@ -82,13 +82,13 @@ pub(super) async fn connect(
             .plain_publickey(!wishes.hostbound_only);
     let agent = EmbeddedAgent::new(Arc::clone(&key), policy);
     let pins = ctx.dir.pinned_hosts_path(&profile);
-    let host_keys =
-        AskingHostKeys::new(&destination.host, wishes.port, &profile.cluster, pins);
+    let host_keys = AskingHostKeys::new(&destination.host, wishes.port, &profile.cluster, pins);
 
     let recording = async {
         let reply = ctx.api()?.session_recording().await;
         reply.map_err(|error| {
-            let shown = api_error(error).context("ask the auth service where sessions are recorded");
+            let shown =
+                api_error(error).context("ask the auth service where sessions are recorded");
             // A way that does not work is a failed connection; a refusal keeps its own status.
             match shown.exit_code() {
                 ExitCode::Failed => shown.exit(ExitCode::Remote(255)),
@@ -111,8 +111,8 @@ pub(super) async fn connect(
     };
     let (recording, proxy) = tokio::try_join!(recording, proxy)?;
     let recording_expected = recording.mode.is_proxy();
-    let plain_keys = (!recording.proxy_checks_host_keys)
-        .then(|| Arc::clone(&host_keys) as Arc<dyn HostKeys>);
+    let plain_keys =
+        (!recording.proxy_checks_host_keys).then(|| Arc::clone(&host_keys) as Arc<dyn HostKeys>);
     if let Some(plain_keys) = &plain_keys {
         agent.ask_about_plain_keys(Arc::clone(plain_keys));
     }

@@ -42,8 +42,8 @@ enum Refused {
 #[derive(Debug)]
 pub(super) struct AskingHostKeys {
     asker: Arc<Asker>,
-    /// One question at a time; after a no, nothing is asked again.
-    said_no: tokio::sync::Mutex<Option<PublicKey>>,
+    /// Whether a question may be asked: one at a time, none after a no, and none once a session runs.
+    may_ask: tokio::sync::Mutex<bool>,
     refused: Mutex<Option<CliError>>,
 }
 
@@ -58,7 +58,12 @@ struct Asker {
 
 impl AskingHostKeys {
     /// For `host` at `port` (0 when none was typed), with its answers kept at `path`.
-    pub(super) fn new(host: &HostName, port: u16, cluster: &ClusterName, path: PathBuf) -> Arc<Self> {
+    pub(super) fn new(
+        host: &HostName,
+        port: u16,
+        cluster: &ClusterName,
+        path: PathBuf,
+    ) -> Arc<Self> {
         let port = if port == 0 { CLUSTERS_PORT } else { port };
         let asker = Asker {
             host: host.to_string(),
@@ -69,7 +74,7 @@ impl AskingHostKeys {
         };
         Arc::new(Self {
             asker: Arc::new(asker),
-            said_no: tokio::sync::Mutex::default(),
+            may_ask: tokio::sync::Mutex::new(true),
             refused: Mutex::default(),
         })
     }
@@ -80,19 +85,16 @@ impl AskingHostKeys {
     }
 
     async fn decide(&self, key: &PublicKey) -> Result<(), Refused> {
-        let mut said_no = self.said_no.lock().await;
+        let mut may_ask = self.may_ask.lock().await;
         match self.asker.file.look(&self.asker.name, key)? {
-            Pinned::Unknown if said_no.as_ref() == Some(key) => return Err(self.asker.declined(key)),
-            Pinned::Unknown => {}
+            Pinned::Unknown if *may_ask => {}
             found => return self.asker.judge(found, key),
         }
         let (asker, asked) = (Arc::clone(&self.asker), key.clone());
         // A person takes their time: not on a thread that serves connections.
         let answer = tokio::task::spawn_blocking(move || asker.ask(&asked)).await;
         let verdict = answer.unwrap_or_else(|_| Err(self.asker.declined(key)));
-        if verdict.is_err() {
-            *said_no = Some(key.clone());
-        }
+        *may_ask = verdict.is_ok();
         verdict
     }
 }
@@ -109,6 +111,10 @@ impl HostKeys for AskingHostKeys {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
         Err(HostKeyRefusal(refused.to_string()))
     }
+
+    async fn settle(&self) {
+        *self.may_ask.lock().await = false;
+    }
 }
 
 impl Asker {
@@ -121,7 +127,10 @@ impl Asker {
         }
         // What was typed before the question is no answer to it.
         tcflush(&stdin, QueueSelector::IFlush).ok();
-        eprintln!("Server {host}, port {port}, has no host certificate of cluster {}.", printable(&self.cluster));
+        eprintln!(
+            "Server {host}, port {port}, has no host certificate of cluster {}.",
+            printable(&self.cluster)
+        );
         eprintln!("  key type:    {}", key.algorithm());
         eprintln!("  fingerprint: {}", key.fingerprint(HashAlg::Sha256));
         eprintln!("On the server, 'ssh-keygen -lf' with the path of its host key shows the same.");
@@ -212,6 +221,19 @@ mod tests {
         shared_cli::report(&shown, false, &mut text).unwrap();
         let remedy = format!("ssh-keygen -R '[db]:3022' -f '{}'", path.display());
         assert!(String::from_utf8(text).unwrap().contains(&remedy));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_once_a_session_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pins");
+        let keys = deciding(&path);
+        keys.settle().await;
+        let refused = keys.accept(&key()).await.unwrap_err();
+        assert!(refused.to_string().contains("was not accepted"), "{refused}");
+        let kept = key();
+        PinFile::at(path).keep(&PinName::new(&"db".parse().unwrap(), 3022), &kept).unwrap();
+        assert!(keys.accept(&kept).await.is_ok());
     }
 
     #[tokio::test]

@@ -82,7 +82,9 @@ impl PinFile {
     pub(super) fn look(&self, name: &PinName, key: &PublicKey) -> Result<Pinned, PinError> {
         match File::open(&self.path) {
             Ok(file) => self.find(&self.text(&file)?, name, key),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
                 Ok(Pinned::Unknown)
             }
             Err(source) => Err(self.fault("read")(source)),
@@ -93,7 +95,11 @@ impl PinFile {
     pub(super) fn keep(&self, name: &PinName, key: &PublicKey) -> Result<Pinned, PinError> {
         if let Some(folder) = self.path.parent() {
             let mut builder = DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(folder).map_err(self.fault("make the folder of"))?;
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .map_err(self.fault("make the folder of"))?;
         }
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o600);
@@ -101,7 +107,8 @@ impl PinFile {
         // Whoever pins the same host at the same time waits, and then sees this key.
         flock(&file, FlockOperation::LockExclusive)
             .map_err(|error| self.fault("lock")(error.into()))?;
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(self.fault("set the mode of"))?;
+        file.set_permissions(Permissions::from_mode(0o600))
+            .map_err(self.fault("set the mode of"))?;
         let text = self.text(&file)?;
         let found = self.find(&text, name, key)?;
         if found != Pinned::Unknown {
@@ -216,7 +223,9 @@ mod tests {
         assert_eq!(file.keep(&db, &first).unwrap(), Pinned::Same);
         assert_eq!(file.look(&db, &first).unwrap(), Pinned::Same);
         let changed = file.look(&db, &second).unwrap();
-        let Pinned::Other { line: 1, kept, revoked: false } = &changed else { panic!("{changed:?}") };
+        let Pinned::Other { line: 1, kept, revoked: false } = &changed else {
+            panic!("{changed:?}")
+        };
         assert_eq!(kept.key_data(), first.key_data());
         assert!(matches!(file.keep(&db, &second).unwrap(), Pinned::Other { line: 1, .. }));
         for elsewhere in [name("db", 2223), name("db", 22), name("web", 2222)] {
@@ -238,7 +247,9 @@ mod tests {
         std::fs::create_dir_all(file.path().parent().unwrap()).unwrap();
         let text = format!(
             "# both keys while the host is moved\n\n[db]:2222,[db.example.com]:2222 {} old\n[db]:2222\t{}\n@revoked [db]:2222 {}",
-            line(&old), line(&new), line(&bad)
+            line(&old),
+            line(&new),
+            line(&bad)
         );
         std::fs::write(file.path(), text).unwrap();
         std::fs::set_permissions(file.path(), Permissions::from_mode(0o644)).unwrap();
@@ -246,8 +257,14 @@ mod tests {
         assert_eq!(file.look(&db, &old).unwrap(), Pinned::Same);
         assert_eq!(file.look(&db, &new).unwrap(), Pinned::Same);
         assert_eq!(file.look(&name("db.example.com", 2222), &old).unwrap(), Pinned::Same);
-        assert!(matches!(file.look(&db, &bad).unwrap(), Pinned::Other { line: 5, revoked: true, .. }));
-        assert!(matches!(file.look(&db, &key()).unwrap(), Pinned::Other { line: 3, revoked: false, .. }));
+        assert!(matches!(
+            file.look(&db, &bad).unwrap(),
+            Pinned::Other { line: 5, revoked: true, .. }
+        ));
+        assert!(matches!(
+            file.look(&db, &key()).unwrap(),
+            Pinned::Other { line: 3, revoked: false, .. }
+        ));
         // The last line has no end.
         assert_eq!(file.keep(&name("web", 22), &new).unwrap(), Pinned::Same);
         assert_eq!(file.look(&name("web", 22), &new).unwrap(), Pinned::Same);

@@ -40,7 +40,10 @@ mod tests {
     #[tokio::test]
     async fn one_line_and_no_more() {
         let wanted: SocketAddr = "192.0.2.7:4321".parse().unwrap();
-        assert_eq!(read(b"192.0.2.7:4321\n\x16\x03\x01").await, (Some(wanted), b"\x16\x03\x01".to_vec()));
+        assert_eq!(
+            read(b"192.0.2.7:4321\n\x16\x03\x01").await,
+            (Some(wanted), b"\x16\x03\x01".to_vec())
+        );
         assert_eq!(read(b"[2001:db8::1]:22\n").await.0.unwrap().port(), 22);
         for bad in [&b""[..], b"192.0.2.7:4321", b"192.0.2.7\n", b"\n", b"\xff\n", &[b'1'; 1000]] {
             assert_eq!(read(bad).await.0, None, "{bad:?}");

@@ -24,13 +24,18 @@ use shared_api::{
 use shared_types::{SessionId, UserName};
 use uuid::Uuid;
 
-use super::extract::{Anybody, Body, BriefBody, Known, Path, ProxyOnly, Query, Service, UserOrAdmin, read};
+use super::extract::{
+    Anybody, Body, BriefBody, Known, Path, ProxyOnly, Query, Service, UserOrAdmin, read,
+};
 use super::reply::{Json, Refusal, Reply};
 use crate::error::AuthError;
 use crate::service::AuthService;
 
 /// How long a request may take before the caller is told to come back; a long poll and a query stay below it.
 const REQUEST: Duration = Duration::from_secs(120);
+
+/// Most requests that change something at a time; those of callers that hung up count too.
+const MOST_RUNNING: usize = 8192;
 
 type Auth = State<Arc<AuthService>>;
 
@@ -73,14 +78,18 @@ pub(crate) fn router(service: Arc<AuthService>) -> Router {
 /// What changes something goes on when its caller hangs up: what was done is also written down. The rest ends with its
 /// caller; a query is stopped by that.
 async fn limit_time(State(auth): Auth, request: Request, next: Next) -> Response {
+    if auth.running.len() >= MOST_RUNNING {
+        return Refusal::from(AuthError::unavailable("too many requests")).into_response();
+    }
     let only_reads = request.method() == Method::GET || request.uri().path() == paths::QUERY;
     let work = next.run(request);
-    let answer = async {
-        if only_reads { Some(work.await) } else { auth.running.spawn(work).await.ok() }
-    };
+    let answer =
+        async { if only_reads { Some(work.await) } else { auth.running.spawn(work).await.ok() } };
     match tokio::time::timeout(REQUEST, answer).await {
         Ok(Some(response)) => response,
-        Ok(None) => Refusal::from(AuthError::internal("answer", "a handler failed")).into_response(),
+        Ok(None) => {
+            Refusal::from(AuthError::internal("answer", "a handler failed")).into_response()
+        }
         Err(_) => {
             Refusal::from(AuthError::unavailable("the request took too long")).into_response()
         }

@@ -48,7 +48,11 @@ pub struct AuthServer {
 }
 
 impl AuthServer {
-    pub(crate) fn new(router: Router, tls: Arc<rustls::ServerConfig>, service: Arc<AuthService>) -> Self {
+    pub(crate) fn new(
+        router: Router,
+        tls: Arc<rustls::ServerConfig>,
+        service: Arc<AuthService>,
+    ) -> Self {
         Self { router, tls, service }
     }
 
@@ -92,23 +96,30 @@ impl AuthServer {
 
     async fn is_proxy(&self, certificate: Option<&[u8]>, address: SocketAddr) -> bool {
         match certificate {
-            Some(certificate) => {
-                self.service.caller(certificate, address).await.is_ok_and(|caller| caller.is_proxy())
-            }
+            Some(certificate) => self
+                .service
+                .caller(certificate, address)
+                .await
+                .is_ok_and(|caller| caller.is_proxy()),
             None => false,
         }
     }
 
     /// The handshake, and the certificate that was shown in it.
-    async fn accept<S>(&self, stream: S, address: SocketAddr) -> Option<(TlsStream<S>, Option<Arc<[u8]>>)>
+    async fn accept<S>(
+        &self,
+        stream: S,
+        address: SocketAddr,
+    ) -> Option<(TlsStream<S>, Option<Arc<[u8]>>)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         match shared_transport::tls::accept(Arc::clone(&self.tls), stream, HANDSHAKE).await {
             Ok(tls) => {
                 let chain = tls.get_ref().1.peer_certificates();
-                let certificate =
-                    chain.and_then(|chain| chain.first()).map(|leaf| Arc::<[u8]>::from(leaf.as_ref()));
+                let certificate = chain
+                    .and_then(|chain| chain.first())
+                    .map(|leaf| Arc::<[u8]>::from(leaf.as_ref()));
                 Some((tls, certificate))
             }
             Err(error) => {

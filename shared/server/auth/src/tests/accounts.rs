@@ -536,20 +536,35 @@ async fn a_new_user_does_not_have_the_password_of_an_earlier_one() {
         let end = bed.service.now() + Duration::hours(1);
         let document = json!({"kind": "user", "version": "v2", "metadata": {"name": "joe", "expires": end}, "spec": {"roles": ["access"]}});
         bed.service.create_resource(&bed.admin(), "user", document.clone(), true).await.unwrap();
-        let link = bed.service.reset_user(&bed.admin(), &name("joe"), ResetUserRequest::default()).await.unwrap();
+        let link = bed
+            .service
+            .reset_user(&bed.admin(), &name("joe"), ResetUserRequest::default())
+            .await
+            .unwrap();
         let ask = SignupRequest { token: link.token, password: Secret::new(PASSWORD) };
         bed.service.signup(ask, here()).await.unwrap();
         bed.login("joe", PASSWORD, &Keys::new()).await.unwrap();
         bed.advance(Duration::hours(2));
-        assert_eq!(kind(bed.login("joe", PASSWORD, &Keys::new()).await), ErrorKind::Unauthenticated);
+        assert_eq!(
+            kind(bed.login("joe", PASSWORD, &Keys::new()).await),
+            ErrorKind::Unauthenticated
+        );
         if again_by_invitation {
-            let ask = InviteUserRequest { user: name("joe"), roles: vec![name("access")], traits: Traits::new(), ttl_seconds: None };
+            let ask = InviteUserRequest {
+                user: name("joe"),
+                roles: vec![name("access")],
+                traits: Traits::new(),
+                ttl_seconds: None,
+            };
             bed.service.invite_user(&bed.admin(), ask).await.unwrap();
         } else {
             let document = json!({"kind": "user", "version": "v2", "metadata": {"name": "joe"}, "spec": {"roles": ["access"]}});
             bed.service.create_resource(&bed.admin(), "user", document, false).await.unwrap();
         }
-        assert_eq!(kind(bed.login("joe", PASSWORD, &Keys::new()).await), ErrorKind::Unauthenticated);
+        assert_eq!(
+            kind(bed.login("joe", PASSWORD, &Keys::new()).await),
+            ErrorKind::Unauthenticated
+        );
         bed.service.delete_resource(&bed.admin(), "user", "joe").await.unwrap();
     }
 }
@@ -568,12 +583,32 @@ async fn a_role_that_is_gone_allows_nothing_and_signs_nothing() {
     bed.service.store().write(vec![gone]).await.unwrap();
     bed.service.refresh().await.unwrap();
     assert_eq!(kind(bed.service.list_resources(&editor, "role").await), ErrorKind::Denied);
-    assert_eq!(kind(bed.service.invite_user(&editor, InviteUserRequest { user: name("x"), roles: vec![name("editor")], traits: Traits::new(), ttl_seconds: None }).await), ErrorKind::Denied);
+    assert_eq!(
+        kind(
+            bed.service
+                .invite_user(
+                    &editor,
+                    InviteUserRequest {
+                        user: name("x"),
+                        roles: vec![name("editor")],
+                        traits: Traits::new(),
+                        ttl_seconds: None
+                    }
+                )
+                .await
+        ),
+        ErrorKind::Denied
+    );
     assert_eq!(kind(bed.login("ed", PASSWORD, &Keys::new()).await), ErrorKind::Denied);
+    assert_eq!(bed.events().await.last().map(String::as_str), Some("user.login T1000W"));
     // And a role does not go by itself.
     let end = bed.service.now() + Duration::hours(1);
-    let document = json!({"kind": "role", "metadata": {"name": "brief", "expires": end}, "spec": {}});
-    assert_eq!(kind(bed.service.create_resource(&bed.admin(), "role", document, false).await), ErrorKind::BadRequest);
+    let document =
+        json!({"kind": "role", "metadata": {"name": "brief", "expires": end}, "spec": {}});
+    assert_eq!(
+        kind(bed.service.create_resource(&bed.admin(), "role", document, false).await),
+        ErrorKind::BadRequest
+    );
 }
 
 /// A rule for some labels is no way to put them on or take them off.
@@ -584,9 +619,15 @@ async fn who_may_change_some_resources_changes_none_into_others() {
     bed.user("dan", &["dev-admin"], &[]).await;
     let dan = bed.caller("dan").await;
     let role = |env: &str| json!({"kind": "role", "metadata": {"name": "r", "labels": {"env": env}}, "spec": {}});
-    assert_eq!(kind(bed.service.create_resource(&dan, "role", role("prod"), false).await), ErrorKind::Denied);
+    assert_eq!(
+        kind(bed.service.create_resource(&dan, "role", role("prod"), false).await),
+        ErrorKind::Denied
+    );
     bed.service.create_resource(&dan, "role", role("dev"), false).await.unwrap();
-    assert_eq!(kind(bed.service.update_resource(&dan, "role", "r", role("prod"), false).await), ErrorKind::Denied);
+    assert_eq!(
+        kind(bed.service.update_resource(&dan, "role", "r", role("prod"), false).await),
+        ErrorKind::Denied
+    );
     bed.service.update_resource(&dan, "role", "r", role("dev"), false).await.unwrap();
     // His own roles are not among them.
     assert_eq!(kind(bed.service.update_resource(&dan, "role", "dev-admin", json!({"kind": "role", "metadata": {"name": "dev-admin", "labels": {"env": "dev"}}, "spec": {}}), false).await), ErrorKind::NotFound);
@@ -605,9 +646,25 @@ async fn certificates_for_others_keep_to_the_account() {
     };
     let end = bed.service.now() + Duration::hours(1);
     let user = |spec: serde_json::Value| json!({"kind": "user", "version": "v2", "metadata": {"name": "joe"}, "spec": spec});
-    bed.service.create_resource(&bed.admin(), "user", user(json!({"roles": ["access"], "expires": end})), true).await.unwrap();
+    bed.service
+        .create_resource(
+            &bed.admin(),
+            "user",
+            user(json!({"roles": ["access"], "expires": end})),
+            true,
+        )
+        .await
+        .unwrap();
     let reply = bed.service.user_certs(&bed.admin(), ask()).await.unwrap();
     assert!(reply.valid_until <= end);
-    bed.service.create_resource(&bed.admin(), "user", user(json!({"roles": ["access"], "status": {"is_locked": true}})), true).await.unwrap();
+    bed.service
+        .create_resource(
+            &bed.admin(),
+            "user",
+            user(json!({"roles": ["access"], "status": {"is_locked": true}})),
+            true,
+        )
+        .await
+        .unwrap();
     assert_eq!(kind(bed.service.user_certs(&bed.admin(), ask()).await), ErrorKind::Locked);
 }

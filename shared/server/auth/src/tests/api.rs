@@ -226,7 +226,8 @@ async fn a_change_whose_caller_hangs_up_is_finished_and_written_down() {
     let server = Server::start().await;
     let admin = server.admin();
     admin.status().await.unwrap();
-    let document = json!({"kind": "role", "version": "v7", "metadata": {"name": "dev"}, "spec": {}});
+    let document =
+        json!({"kind": "role", "version": "v7", "metadata": {"name": "dev"}, "spec": {}});
     let role = shared_types::Resource::from_json(document).unwrap();
     let busy = server.bed.service.changes.lock().await;
     let caller = tokio::spawn(async move { admin.create_resource(&role, false).await });

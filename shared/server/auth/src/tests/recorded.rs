@@ -204,7 +204,8 @@ async fn a_session_is_one_proxys() {
     let sid = SessionId::random();
     bed.service.emit(&proxy, vec![start(sid, "joe").into()]).await.unwrap();
     let server = ServerMetadata { server_id: other.host_id().unwrap().to_string(), ..server() };
-    let end = SessionEnd { user: user("joe"), session: session(sid), server, ..SessionEnd::default() };
+    let end =
+        SessionEnd { user: user("joe"), session: session(sid), server, ..SessionEnd::default() };
     let refused = bed.service.emit(&other, vec![end.into()]).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::BadRequest);
     let part = Bytes::from_static(b"forged");
@@ -234,20 +235,27 @@ async fn a_recording_tells_of_its_own_session_only() {
     let foreign = SessionStart { session: session(sid), ..start(sid, "root") };
     let mut foreign: shared_events::AuditEvent = foreign.into();
     foreign.metadata_mut().cluster_name = "other.test".to_owned();
-    let forged = SessionEnd { user: user("root"), session: session(victim), ..SessionEnd::default() };
+    let forged =
+        SessionEnd { user: user("root"), session: session(victim), ..SessionEnd::default() };
     for (index, event) in (0..).zip([foreign, forged.into(), start(sid, "joe").into()]) {
         let mut event: shared_events::AuditEvent = event;
         event.metadata_mut().index = index;
         event.prepare(chrono::Utc::now(), "example.test");
-        bytes.extend(encoder.push(&event).unwrap().into_iter().flat_map(|slice| slice.bytes.to_vec()));
+        bytes.extend(
+            encoder.push(&event).unwrap().into_iter().flat_map(|slice| slice.bytes.to_vec()),
+        );
     }
     bytes.extend(encoder.flush().into_iter().flat_map(|slice| slice.bytes.to_vec()));
     upload(&bed, sid, &bytes, true).await;
     let now = bed.service.now();
     let day = chrono::Duration::days(1);
-    let ends = bed.service.audit.search(now - day, now + day, &[SessionEnd::KIND], 10).await.unwrap();
+    let ends =
+        bed.service.audit.search(now - day, now + day, &[SessionEnd::KIND], 10).await.unwrap();
     let [shared_events::AuditEvent::SessionEnd(end)] = ends.as_slice() else { panic!("{ends:?}") };
-    assert_eq!((end.session.sid.as_str(), end.user.user.as_str()), (sid.to_string().as_str(), "joe"));
+    assert_eq!(
+        (end.session.sid.as_str(), end.user.user.as_str()),
+        (sid.to_string().as_str(), "joe")
+    );
     assert_eq!(end.metadata.cluster_name, "example.test");
 }
 

@@ -194,7 +194,8 @@ mod tests {
         let (first, second) = (segments.seal().unwrap(), segments.seal().unwrap());
         assert_eq!((first.count, second.count), (1, 1));
         assert_eq!(segments.seal(), None);
-        let (one, two) = (std::fs::read(&first.path).unwrap(), std::fs::read(&second.path).unwrap());
+        let (one, two) =
+            (std::fs::read(&first.path).unwrap(), std::fs::read(&second.path).unwrap());
         assert_eq!(frames(&one).frames, [b"one"]);
         assert_eq!(frames(&two).frames, [b"two"]);
         // A segment nothing was written into leaves no file.
@@ -216,7 +217,8 @@ mod tests {
         for _ in 0..4 {
             segments.append(&long, 1).unwrap();
         }
-        let counts: Vec<u64> = std::iter::from_fn(|| segments.seal()).map(|sealed| sealed.count).collect();
+        let counts: Vec<u64> =
+            std::iter::from_fn(|| segments.seal()).map(|sealed| sealed.count).collect();
         assert_eq!(counts, [3, 1]);
     }
 }

@@ -159,7 +159,8 @@ impl Target {
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
         let written = self.cut().and_then(|()| {
-            let written = self.file.write_all_at(bytes, self.len).and_then(|()| self.file.sync_data());
+            let written =
+                self.file.write_all_at(bytes, self.len).and_then(|()| self.file.sync_data());
             written.map_err(at("write", &self.path))
         });
         written?;

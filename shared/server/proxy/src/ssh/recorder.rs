@@ -3,9 +3,11 @@
 //! What must stay true: output waits in a queue counted in bytes, and a full queue stops the session; what was taken is
 //! on disk within [`FLUSH`] and some; compression never runs on the relay's task. An idle session costs its queue, which is
 //! empty, and the records of half a second.
+//!
+//! The relay's path is short: output that the bucket leaves out is counted and not kept, and the recorder's task is woken
+//! once for all that comes within [`FLUSH`], not for each packet.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,20 +15,24 @@ use chrono::{DateTime, Utc};
 use server_core::{RecordingWriter, SpoolError};
 use shared_events::AuditEvent;
 use shared_recording::encoder::EncodeError;
-use shared_recording::{Limits, SessionRecorder, Slice};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use shared_recording::{Limits, SessionRecorder, Slice, TokenBucket};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 /// Output that may wait to be encoded.
 const QUEUE_BYTES: usize = 1024 * 1024;
 /// Messages that may wait; small ones are cheap.
 const QUEUE_ITEMS: usize = 512;
-/// Encoded together at most.
+/// Encoded together, without waiting for more.
 const BATCH_BYTES: usize = 256 * 1024;
+/// The same, of small messages.
+const BATCH_ITEMS: usize = QUEUE_ITEMS / 2;
 /// What was taken is on its way to the disk after this.
 const FLUSH: Duration = Duration::from_millis(400);
 /// Records gathered before a slice is cut: at full speed the disk waits for fewer, larger slices.
 const SLICE: usize = 512 * 1024;
+/// So little is copied into records where it is, where no slice is cut by it.
+const SMALL: usize = 32 * 1024;
 
 /// Why a recording ended early.
 #[derive(Debug, thiserror::Error)]
@@ -40,18 +46,92 @@ pub(crate) enum RecordError {
 }
 
 enum Item {
-    Output { data: Bytes, at: DateTime<Utc>, _room: OwnedSemaphorePermit },
+    Output { data: Bytes, at: DateTime<Utc> },
+    /// So many bytes that the bucket did not admit.
+    LeftOut(u64),
     /// Numbered, recorded, and given back to be emitted.
     Event { event: Box<AuditEvent>, at: DateTime<Utc>, done: oneshot::Sender<AuditEvent> },
 }
 
+/// What waits to be encoded.
+struct Queue {
+    items: Vec<Item>,
+    bytes: usize,
+    bucket: Option<TokenBucket>,
+    /// The task knows that something waits.
+    armed: bool,
+    /// It should not wait for more.
+    urgent: bool,
+    closed: bool,
+    failed: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Notify,
+    taken: Notify,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets `put` add to the queue, where there is room. Whether the task has to be woken is seen here.
+    fn try_put(&self, put: impl FnOnce(&mut Queue)) -> Result<bool, RecordError> {
+        let mut queue = self.queue();
+        if queue.failed {
+            return Err(RecordError::Gone);
+        }
+        if queue.bytes >= QUEUE_BYTES || queue.items.len() >= QUEUE_ITEMS {
+            return Ok(false);
+        }
+        let (was_armed, was_urgent) = (queue.armed, queue.urgent);
+        put(&mut queue);
+        queue.urgent |= queue.bytes >= BATCH_BYTES || queue.items.len() >= BATCH_ITEMS;
+        let wake = (queue.armed, queue.urgent) != (was_armed, was_urgent);
+        drop(queue);
+        if wake {
+            self.filled.notify_one();
+        }
+        Ok(true)
+    }
+
+    /// Waits until there may be room.
+    async fn room(&self) {
+        let taken = self.taken.notified();
+        {
+            let queue = self.queue();
+            if queue.failed || (queue.bytes < QUEUE_BYTES && queue.items.len() < QUEUE_ITEMS) {
+                return;
+            }
+        }
+        taken.await;
+    }
+}
+
+impl Queue {
+    fn output(&mut self, data: &Bytes, at: DateTime<Utc>) {
+        let admitted = self.bucket.as_mut().map_or(data.len(), |bucket| bucket.take(data.len(), at)).min(data.len());
+        if admitted > 0 {
+            self.items.push(Item::Output { data: data.slice(..admitted), at });
+            self.bytes += admitted;
+            self.armed = true;
+        }
+        let left_out = (data.len() - admitted) as u64;
+        match self.items.last_mut() {
+            _ if left_out == 0 => {}
+            Some(Item::LeftOut(bytes)) => *bytes += left_out,
+            // Nobody has to know of a gap before something follows it.
+            _ => self.items.push(Item::LeftOut(left_out)),
+        }
+    }
+}
+
 /// A session's recorder.
-#[derive(Debug)]
 pub(crate) struct Recorder {
-    queue: mpsc::Sender<Item>,
-    room: Arc<Semaphore>,
-    failed: Arc<AtomicBool>,
-    end: oneshot::Receiver<Result<(), RecordError>>,
+    shared: Arc<Shared>,
+    end: Option<oneshot::Receiver<Result<(), RecordError>>>,
 }
 
 /// Limits of a slice for recordings of the proxy.
@@ -60,57 +140,75 @@ pub(crate) fn limits() -> Limits {
 }
 
 impl Recorder {
-    /// Records with `recorder` into `writer`.
-    pub(crate) fn spawn(recorder: SessionRecorder, writer: RecordingWriter) -> Self {
-        let (queue, items) = mpsc::channel(QUEUE_ITEMS);
-        let failed = Arc::new(AtomicBool::new(false));
+    /// Records with `recorder` into `writer` what `bucket` admits.
+    pub(crate) fn spawn(recorder: SessionRecorder, bucket: Option<TokenBucket>, writer: RecordingWriter) -> Self {
+        let queue = Queue { items: Vec::new(), bytes: 0, bucket, armed: false, urgent: false, closed: false, failed: false };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), filled: Notify::new(), taken: Notify::new() });
         let (ended, end) = oneshot::channel();
-        let task = Task { recorder: Some(recorder), writer, items, slices: Vec::new(), unflushed: None };
-        let has_failed = Arc::clone(&failed);
+        let task = Task { recorder: Some(recorder), writer, shared: Arc::clone(&shared), unflushed: None };
+        let of_task = Arc::clone(&shared);
         tokio::spawn(async move {
             let result = task.run().await;
-            has_failed.store(result.is_err(), Ordering::Release);
+            {
+                let mut queue = of_task.queue();
+                queue.failed = true;
+                queue.items = Vec::new();
+            }
+            of_task.taken.notify_waiters();
             let _ = ended.send(result);
         });
-        Self { queue, room: Arc::new(Semaphore::new(QUEUE_BYTES)), failed, end }
+        Self { shared, end: Some(end) }
     }
 
     /// Takes output; waits where too much waits already.
     pub(crate) async fn output(&self, data: &Bytes) -> Result<(), RecordError> {
-        if self.failed.load(Ordering::Acquire) {
-            return Err(RecordError::Gone);
+        while !self.shared.try_put(|queue| queue.output(data, Utc::now()))? {
+            self.shared.room().await;
         }
-        let size = u32::try_from(data.len().min(QUEUE_BYTES)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).acquire_many_owned(size).await.map_err(|_| RecordError::Gone)?;
-        let item = Item::Output { data: data.clone(), at: Utc::now(), _room: room };
-        self.queue.send(item).await.map_err(|_| RecordError::Gone)
+        Ok(())
     }
 
     /// Records an event behind the output so far, and gives it back numbered.
     pub(crate) async fn event(&self, event: AuditEvent) -> Result<AuditEvent, RecordError> {
         let (done, numbered) = oneshot::channel();
-        let item = Item::Event { event: Box::new(event), at: Utc::now(), done };
-        self.queue.send(item).await.map_err(|_| RecordError::Gone)?;
+        let mut item = Some(Item::Event { event: Box::new(event), at: Utc::now(), done });
+        let mut put = |queue: &mut Queue| {
+            queue.items.extend(item.take());
+            (queue.armed, queue.urgent) = (true, true);
+        };
+        while !self.shared.try_put(&mut put)? {
+            self.shared.room().await;
+        }
         numbered.await.map_err(|_| RecordError::Gone)
     }
 
     /// Ends the recording; done when it is complete on disk.
-    pub(crate) async fn finish(self) -> Result<(), RecordError> {
-        drop(self.queue);
-        self.end.await.unwrap_or(Err(RecordError::Gone))
+    pub(crate) async fn finish(mut self) -> Result<(), RecordError> {
+        let end = self.end.take();
+        drop(self);
+        match end {
+            Some(end) => end.await.unwrap_or(Err(RecordError::Gone)),
+            None => Err(RecordError::Gone),
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.shared.queue().closed = true;
+        self.shared.filled.notify_one();
     }
 }
 
 struct Task {
     recorder: Option<SessionRecorder>,
     writer: RecordingWriter,
-    items: mpsc::Receiver<Item>,
-    slices: Vec<Slice>,
+    shared: Arc<Shared>,
     /// When the oldest byte that is in no slice was taken.
     unflushed: Option<Instant>,
 }
 
-/// What is done off the runtime's threads in one go.
+/// What is to be encoded in one go.
 enum Work {
     Items(Vec<Item>),
     Flush,
@@ -119,43 +217,8 @@ enum Work {
 
 impl Task {
     async fn run(mut self) -> Result<(), RecordError> {
-        let mut batch = Vec::new();
-        loop {
-            let next = match self.unflushed {
-                None => self.items.recv().await,
-                Some(since) => match tokio::time::timeout_at(since + FLUSH, self.items.recv()).await {
-                    Ok(next) => next,
-                    Err(_) => {
-                        self.work(Work::Flush).await?;
-                        continue;
-                    }
-                },
-            };
-            let Some(first) = next else { break };
-            let mut bytes = size(&first);
-            let mut urgent = is_event(&first);
-            batch.push(first);
-            while bytes < BATCH_BYTES {
-                let Ok(item) = self.items.try_recv() else { break };
-                bytes += size(&item);
-                urgent |= is_event(&item);
-                batch.push(item);
-            }
-            if bytes < BATCH_BYTES && !urgent {
-                // More is coming soon, or nothing for long: either way one piece of work in FLUSH is enough.
-                let until = self.unflushed.unwrap_or_else(Instant::now) + FLUSH;
-                while bytes < BATCH_BYTES && !urgent {
-                    match tokio::time::timeout_at(until, self.items.recv()).await {
-                        Ok(Some(item)) => {
-                            bytes += size(&item);
-                            urgent |= is_event(&item);
-                            batch.push(item);
-                        }
-                        Ok(None) | Err(_) => break,
-                    }
-                }
-            }
-            self.work(Work::Items(std::mem::take(&mut batch))).await?;
+        while let Some(items) = self.next().await? {
+            self.work(Work::Items(items)).await?;
             if self.unflushed.is_some_and(|since| since.elapsed() >= FLUSH) {
                 self.work(Work::Flush).await?;
             }
@@ -165,9 +228,54 @@ impl Task {
         Ok(())
     }
 
+    /// Gathers items; `None` at the end. What is in no slice is flushed meanwhile.
+    async fn next(&mut self) -> Result<Option<Vec<Item>>, RecordError> {
+        let mut overdue = None;
+        loop {
+            let armed = {
+                let mut queue = self.shared.queue();
+                let due = overdue.is_some_and(|at| at <= Instant::now());
+                if queue.urgent || queue.closed || (queue.armed && due) {
+                    (queue.armed, queue.urgent, queue.bytes) = (false, false, 0);
+                    let items = std::mem::take(&mut queue.items);
+                    let ended = queue.closed && items.is_empty();
+                    drop(queue);
+                    if let (true, Some(at)) = (due, overdue) {
+                        // They have waited that long already, and are flushed with this.
+                        self.unflushed.get_or_insert(at - FLUSH);
+                    }
+                    self.shared.taken.notify_waiters();
+                    return Ok((!ended).then_some(items));
+                }
+                queue.armed
+            };
+            // More is coming soon, or nothing for long: either way one piece of work in FLUSH is enough.
+            let until = match (self.unflushed, armed) {
+                (Some(since), _) => since + FLUSH,
+                (None, true) => *overdue.get_or_insert_with(|| Instant::now() + FLUSH),
+                (None, false) => {
+                    self.shared.filled.notified().await;
+                    continue;
+                }
+            };
+            overdue = Some(until);
+            if tokio::time::timeout_at(until, self.shared.filled.notified()).await.is_err() && !armed {
+                self.work(Work::Flush).await?;
+                overdue = None;
+            }
+        }
+    }
+
     async fn work(&mut self, work: Work) -> Result<(), RecordError> {
         let mut recorder = self.recorder.take().ok_or(RecordError::Gone)?;
         let flushed = !matches!(work, Work::Items(_));
+        let small = match &work {
+            Work::Items(items) => {
+                let bytes = items.iter().map(size).sum::<usize>() + items.len() * MESSAGE_COST;
+                bytes <= SMALL && recorder.pending() + bytes < SLICE
+            }
+            Work::Flush | Work::Finish => false,
+        };
         let encode = move || {
             let mut slices = Vec::new();
             let result = match work {
@@ -180,12 +288,12 @@ impl Task {
             };
             (recorder, slices, result)
         };
-        let (recorder, slices, result) = tokio::task::spawn_blocking(encode).await.map_err(|_| RecordError::Gone)?;
+        let (recorder, slices, result) =
+            if small { encode() } else { tokio::task::spawn_blocking(encode).await.map_err(|_| RecordError::Gone)? };
         let pending = recorder.pending() > 0;
         self.recorder = Some(recorder);
-        self.slices.extend(slices);
-        let cut = !self.slices.is_empty();
-        for slice in std::mem::take(&mut self.slices) {
+        let cut = !slices.is_empty();
+        for slice in slices {
             self.writer.write(&slice).await?;
         }
         self.unflushed = match self.unflushed {
@@ -199,7 +307,11 @@ impl Task {
 
 fn record(recorder: &mut SessionRecorder, item: Item, slices: &mut Vec<Slice>) -> Result<(), EncodeError> {
     match item {
-        Item::Output { data, at, _room } => recorder.output(data, at, slices),
+        Item::Output { data, at } => recorder.output(data, at, slices),
+        Item::LeftOut(bytes) => {
+            recorder.leave_out(bytes);
+            Ok(())
+        }
         Item::Event { mut event, at, done } => {
             recorder.event(&mut event, at, slices)?;
             let _ = done.send(*event);
@@ -208,13 +320,14 @@ fn record(recorder: &mut SessionRecorder, item: Item, slices: &mut Vec<Slice>) -
     }
 }
 
+/// What a record of one item may take beside its output.
+const MESSAGE_COST: usize = 256;
+
 fn size(item: &Item) -> usize {
     match item {
         Item::Output { data, .. } => data.len(),
-        Item::Event { .. } => 0,
+        Item::LeftOut(_) => 0,
+        // A command line may be long.
+        Item::Event { .. } => 8 * 1024,
     }
-}
-
-fn is_event(item: &Item) -> bool {
-    matches!(item, Item::Event { .. })
 }

@@ -87,7 +87,7 @@ impl SessionTap {
         let writer = self.recording.recordings.begin(self.sid).await?;
         let header = Header { cluster: self.recording.cluster.clone(), session: self.sid, recorder: self.recording.recorder };
         let bucket = self.recording.exec_bucket.filter(|_| !interactive).map(|(size, rate)| TokenBucket::new(size, rate));
-        Ok(Recorder::spawn(SessionRecorder::new(header, recorder::limits(), bucket), writer))
+        Ok(Recorder::spawn(SessionRecorder::new(header, recorder::limits(), None), bucket, writer))
     }
 
     /// What to do when recording went wrong: end the session, or go on without.
