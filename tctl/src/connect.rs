@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use shared_api::{Client, ClientConfig, ClientError, ErrorKind, LocalAdmin, LocalAdminError, Route, StoredLogin};
+use shared_api::{
+    Client, ClientConfig, ClientError, ErrorKind, LocalAdmin, LocalAdminError, Route, StoredLogin,
+};
 use shared_cli::{CliError, ExitCode};
 use shared_config::{ProfileDir, TeleportConfig};
 
@@ -25,8 +27,11 @@ impl Connection {
     /// Chooses the credentials; connects with the first call.
     pub async fn open(global: &GlobalArgs) -> Result<Self, CliError> {
         if let Some(path) = &global.identity {
-            return Err(CliError::usage(format!("{}: identity files are not supported yet", path.display()))
-                .hint("log in with tsh, or run tctl on the auth host"));
+            return Err(CliError::usage(format!(
+                "{}: identity files are not supported yet",
+                path.display()
+            ))
+            .hint("log in with tsh, or run tctl on the auth host"));
         }
         match local(global)? {
             Some((admin, proxy)) => {
@@ -63,27 +68,33 @@ fn client(config: ClientConfig) -> Result<Client, CliError> {
 
 /// The identity in a data directory of this host, with the proxy its configuration names.
 fn local(global: &GlobalArgs) -> Result<Option<(LocalAdmin, Option<String>)>, CliError> {
-    let (data_dir, proxy, asked): (PathBuf, Option<String>, bool) = match (&global.data_dir, &global.config) {
-        (Some(dir), _) => (dir.clone(), None, true),
-        (None, Some(path)) => {
-            let config = load(path)?;
-            if config.auth.is_none() {
-                return Err(CliError::usage(format!("{}: auth_service is not enabled there", path.display()))
+    let (data_dir, proxy, asked): (PathBuf, Option<String>, bool) =
+        match (&global.data_dir, &global.config) {
+            (Some(dir), _) => (dir.clone(), None, true),
+            (None, Some(path)) => {
+                let config = load(path)?;
+                if config.auth.is_none() {
+                    return Err(CliError::usage(format!(
+                        "{}: auth_service is not enabled there",
+                        path.display()
+                    ))
                     .hint("log in with tsh, or run tctl on the auth host"));
-            }
-            let proxy = proxy_of(&config);
-            (config.data_dir, proxy, true)
-        }
-        (None, None) if Path::new(USUAL_CONFIG).is_file() => match load(Path::new(USUAL_CONFIG)) {
-            Ok(config) if config.auth.is_some() => {
+                }
                 let proxy = proxy_of(&config);
-                (config.data_dir, proxy, false)
+                (config.data_dir, proxy, true)
             }
-            // Another user's file that cannot be read says nothing about whom we are logged in as.
-            _ => return Ok(None),
-        },
-        (None, None) => return Ok(None),
-    };
+            (None, None) if Path::new(USUAL_CONFIG).is_file() => {
+                match load(Path::new(USUAL_CONFIG)) {
+                    Ok(config) if config.auth.is_some() => {
+                        let proxy = proxy_of(&config);
+                        (config.data_dir, proxy, false)
+                    }
+                    // Another user's file that cannot be read says nothing about whom we are logged in as.
+                    _ => return Ok(None),
+                }
+            }
+            (None, None) => return Ok(None),
+        };
     match LocalAdmin::load(&data_dir) {
         Ok(admin) => Ok(Some((admin, proxy))),
         Err(LocalAdminError::Io { .. }) if !asked => Ok(None),
@@ -108,8 +119,11 @@ fn profile(global: &GlobalArgs) -> Result<Connection, CliError> {
             .hint("tsh login --proxy=HOST, or run tctl on the auth host")
     };
     let dir = ProfileDir::from_env().map_err(|error| CliError::from_error(&error))?;
-    let profile = dir.current().map_err(|error| CliError::from_error(&error))?.ok_or_else(not_logged_in)?;
-    let login = StoredLogin::load(&dir, &profile).map_err(|error| CliError::from_error(&error))?.ok_or_else(not_logged_in)?;
+    let profile =
+        dir.current().map_err(|error| CliError::from_error(&error))?.ok_or_else(not_logged_in)?;
+    let login = StoredLogin::load(&dir, &profile)
+        .map_err(|error| CliError::from_error(&error))?
+        .ok_or_else(not_logged_in)?;
     let mut config = login.client_config(&profile);
     if let Some(addr) = &global.auth_server {
         config.route = Route::Direct { addr: addr.clone() };

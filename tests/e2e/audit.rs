@@ -55,13 +55,15 @@ FROM
 WHERE identity_user = 'admin-annie';";
 
 /// The command line's example.
-const GUIDE_16: &str = "select event_time,identity_user from cert_create order by event_date limit 1;";
+const GUIDE_16: &str =
+    "select event_time,identity_user from cert_create order by event_date limit 1;";
 
 /// Logs `home` in as from the loopback address that ends with `last`.
 fn login_from(stage: &Stage, home: &Home, last: u8) -> Result<()> {
     let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
     let to: SocketAddr = stage.cluster.address("web").parse()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
     let port = listener.local_addr()?.port();
     runtime.spawn(async move {
@@ -102,7 +104,8 @@ fn guide_queries(options: &ClusterOptions) -> Result<()> {
     let port = format!("--port={}", stage.sshd.port);
     let _ran = annie.run(["ssh", &port, &stage.target(), "cat /etc/hosts"])?.ok();
     until("the last command's event", 20, || {
-        let rows = stage.cluster.query("select user from exec where command = 'cat /etc/hosts'").ok()?;
+        let rows =
+            stage.cluster.query("select user from exec where command = 'cat /etc/hosts'").ok()?;
         (rows == [["admin-annie"]]).then_some(())
     })?;
 
@@ -148,9 +151,12 @@ fn only_a_proxy_says_where_clients_are() -> Result<()> {
     let route = Route::Direct { addr: stage.cluster.address("auth").to_owned() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for identity in [Some(login.tls.clone()), None] {
-        let client = Client::new(ClientConfig::new(route.clone(), login.authorities.clone(), identity))?;
+        let client =
+            Client::new(ClientConfig::new(route.clone(), login.authorities.clone(), identity))?;
         let closed = runtime.block_on(async {
-            let Ok(mut stream) = client.hand_over("192.0.2.7:1".parse()?).await else { return Ok(()) };
+            let Ok(mut stream) = client.hand_over("192.0.2.7:1".parse()?).await else {
+                return Ok(());
+            };
             // Closed at once: one that is let in may take its time with the client's handshake.
             let answer = tokio::time::timeout(Duration::from_secs(5), stream.read_u8()).await?;
             ensure!(answer.is_err(), "auth said something");
@@ -186,7 +192,8 @@ fn an_event_can_be_queried_once_it_is_acknowledged() -> Result<()> {
         let _added = stage.cluster.tctl_ok(["users", "add", &name, "--roles=access"])?;
         assert_eq!(count(&format!("select uid from user_create where name = '{name}'"))?, 1);
         // What the target says comes after the durable session.start.
-        let mut terminal = Terminal::start(&mut stage.tsh_ssh(&["-t"], &["echo st''arted; read line"]), 80, 24)?;
+        let mut terminal =
+            Terminal::start(&mut stage.tsh_ssh(&["-t"], &["echo st''arted; read line"]), 80, 24)?;
         terminal.expect("started", 0)?;
         assert_eq!(count("select sid from session_start")?, round);
         terminal.send("\n")?;
@@ -226,7 +233,8 @@ fn rows_as_text_csv_and_json() -> Result<()> {
 /// The value of a column in the only row of `sql`.
 fn row(stage: &Stage, columns: &[&str], from: &str) -> Result<Vec<String>> {
     let sql = format!("select {} from {from}", columns.join(", "));
-    let mut rows = until(&sql, 20, || stage.cluster.query(&sql).ok().filter(|rows| !rows.is_empty()))?;
+    let mut rows =
+        until(&sql, 20, || stage.cluster.query(&sql).ok().filter(|rows| !rows.is_empty()))?;
     ensure!(rows.len() == 1, "{sql}: {rows:?}");
     Ok(rows.remove(0))
 }
@@ -253,7 +261,14 @@ fn views_have_the_documented_columns_filled() -> Result<()> {
     assert_eq!(terminal.finish(30)?.0, 3);
     let sid = stage.last_session()?;
     let login = stage.login.as_str();
-    let base = [("event_date", ""), ("event_time", ""), ("ei", ""), ("uid", ""), ("time", ""), ("cluster_name", "example.test")];
+    let base = [
+        ("event_date", ""),
+        ("event_time", ""),
+        ("ei", ""),
+        ("uid", ""),
+        ("time", ""),
+        ("cluster_name", "example.test"),
+    ];
     let server = [
         ("namespace", "default"),
         ("server_id", ""),
@@ -265,7 +280,13 @@ fn views_have_the_documented_columns_filled() -> Result<()> {
         ("addr_remote", ""),
         ("proto", "ssh"),
     ];
-    let user = [("user", "joe"), ("login", login), ("user_kind", "1"), ("impersonator", "NULL"), ("access_requests", "NULL")];
+    let user = [
+        ("user", "joe"),
+        ("login", login),
+        ("user_kind", "1"),
+        ("impersonator", "NULL"),
+        ("access_requests", "NULL"),
+    ];
     let session = [("sid", sid.as_str()), ("private_key_policy", "none"), ("with_mfa", "NULL")];
     let all = [&base[..], &server[..], &user[..], &session[..]].concat();
     let with = |more: &[(&'static str, &'static str)]| [&all[..], more].concat();
@@ -359,7 +380,10 @@ fn views_have_the_documented_columns_filled() -> Result<()> {
     )?;
     let lived = "select identity_user from cert_create where from_iso8601_timestamp(identity_expires) - from_iso8601_timestamp(time) between INTERVAL '11' HOUR and INTERVAL '13' HOUR";
     assert_eq!(stage.cluster.query(lived)?, [["joe"]]);
-    let _refused = stage.joe.run(["ssh", &format!("--port={}", stage.sshd.port), "nobody@127.0.0.1", "true"])?.fails(255, "");
+    let _refused = stage
+        .joe
+        .run(["ssh", &format!("--port={}", stage.sshd.port), "nobody@127.0.0.1", "true"])?
+        .fails(255, "");
     assert_row(
         &stage,
         "auth",
@@ -370,7 +394,10 @@ fn views_have_the_documented_columns_filled() -> Result<()> {
                 ("code", "T3007W"),
                 ("login", "nobody"),
                 ("success", "false"),
-                ("error", "principal \"nobody\" not in the set of valid principals for given certificate"),
+                (
+                    "error",
+                    "principal \"nobody\" not in the set of valid principals for given certificate",
+                ),
                 ("message", "NULL"),
                 ("addr_remote", ""),
                 ("proto", "ssh"),
@@ -394,12 +421,16 @@ fn refusals_on_the_way_to_a_target_have_their_events() -> Result<()> {
     let port = format!("--port={}", stage.sshd.port);
     let login = stage.login.clone();
     let error = |login: &str, what: &str| {
-        format!("select error from auth where not success and login = '{login}' and server_addr like '%{what}' and code = 'T3007W'")
+        format!(
+            "select error from auth where not success and login = '{login}' and server_addr like '%{what}' and code = 'T3007W'"
+        )
     };
 
     // No role for the target; the client does not learn whether it exists.
     let ann = stage.cluster.user("ann", "access", &stage.login)?;
-    let _refused = ann.run(["ssh", &port, &stage.target(), "true"])?.fails(255, "is not authorized to login as");
+    let _refused = ann
+        .run(["ssh", &port, &stage.target(), "true"])?
+        .fails(255, "is not authorized to login as");
     refused(
         &stage,
         &format!("{} and user = 'ann'", error(&login, &format!(":{}", stage.sshd.port))),
@@ -408,20 +439,35 @@ fn refusals_on_the_way_to_a_target_have_their_events() -> Result<()> {
 
     // No host certificate.
     let folder = stage.scratch.folder("plain")?;
-    let options = SshdOptions { user_ca: Some(stage.cluster.user_ca(&folder)?), ..SshdOptions::default() };
+    let options =
+        SshdOptions { user_ca: Some(stage.cluster.user_ca(&folder)?), ..SshdOptions::default() };
     let plain = Sshd::start(&folder, &options)?;
-    let text = "ssh: handshake failed: remote host presented a public key, expected a host certificate";
-    let _refused = stage.joe.run(["ssh", &format!("--port={}", plain.port), &stage.target(), "true"])?.fails(255, text);
+    let text =
+        "ssh: handshake failed: remote host presented a public key, expected a host certificate";
+    let _refused = stage
+        .joe
+        .run(["ssh", &format!("--port={}", plain.port), &stage.target(), "true"])?
+        .fails(255, text);
     refused(&stage, &error(&login, &format!(":{}", plain.port)), text)?;
 
     // A host certificate for another name.
     let other = stage.cluster.sshd("other", "elsewhere.example.com", "")?;
-    let _refused = stage.joe.run(["ssh", &format!("--port={}", other.port), &stage.target(), "true"])?.fails(255, "");
-    refused(&stage, &error(&login, &format!(":{}", other.port)), "principal \"127.0.0.1\" not in the set of valid principals")?;
+    let _refused = stage
+        .joe
+        .run(["ssh", &format!("--port={}", other.port), &stage.target(), "true"])?
+        .fails(255, "");
+    refused(
+        &stage,
+        &error(&login, &format!(":{}", other.port)),
+        "principal \"127.0.0.1\" not in the set of valid principals",
+    )?;
 
     // Nobody there.
     let nobody = shared_testkit::free_port()?;
-    let _refused = stage.joe.run(["ssh", &format!("--port={nobody}"), &stage.target(), "true"])?.fails(255, "is offline or does not exist");
+    let _refused = stage
+        .joe
+        .run(["ssh", &format!("--port={nobody}"), &stage.target(), "true"])?
+        .fails(255, "is offline or does not exist");
     refused(&stage, &error(&login, &format!(":{nobody}")), "onnection refused")?;
 
     // A role that forbids copies and forwarding.
@@ -431,7 +477,11 @@ fn refusals_on_the_way_to_a_target_have_their_events() -> Result<()> {
     let bob = stage.cluster.user("bob", "access,loopback,careful", &stage.login)?;
     let copied = bob.run(["ssh", &port, &stage.target(), "scp -f /etc/hostname"])?;
     assert!(copied.code != 0 && copied.text().is_empty(), "{copied:?}");
-    refused(&stage, "select exitError from scp where code = 'T3006E' or code like 'T%E'", "file copying is not permitted")?;
+    refused(
+        &stage,
+        "select exitError from scp where code = 'T3006E' or code like 'T%E'",
+        "file copying is not permitted",
+    )?;
     Ok(())
 }
 
@@ -442,19 +492,28 @@ fn refusals_at_the_door_have_their_events() -> Result<()> {
     for user in ["joe", "nobody-such"] {
         let mut home = stage.joe.clone();
         home.user = user.to_owned();
-        let _refused = run(&mut home.login_command(), "not the password\n", 60)?.fails(3, "invalid username or password");
+        let _refused = run(&mut home.login_command(), "not the password\n", 60)?
+            .fails(3, "invalid username or password");
         refused(
             &stage,
-            &format!("select error from user_login where user = '{user}' and not success and code = 'T1000W'"),
+            &format!(
+                "select error from user_login where user = '{user}' and not success and code = 'T1000W'"
+            ),
             "invalid username or password",
         )?;
     }
     // No right to ask.
     let ann = stage.cluster.user("ann", "access", &stage.login)?;
     let mut tctl = shared_testkit::process::command(shared_testkit::bin("tctl"), &ann.folder);
-    let _denied = run(tctl.args(["audit", "query", "exec", "select 1"]), "", 60)?.fails(4, "access denied");
+    let _denied =
+        run(tctl.args(["audit", "query", "exec", "select 1"]), "", 60)?.fails(4, "access denied");
     // A query that is wrong is an event too.
-    let _wrong = run(stage.cluster.tctl().args(["audit", "query", "exec", "select nosuch from auth"]), "", 60)?.fails(1, "line 1:8");
+    let _wrong = run(
+        stage.cluster.tctl().args(["audit", "query", "exec", "select nosuch from auth"]),
+        "",
+        60,
+    )?
+    .fails(1, "line 1:8");
     refused(
         &stage,
         "select error from secreports_audit_query_run where not success and query = 'select nosuch from auth'",
@@ -462,7 +521,9 @@ fn refusals_at_the_door_have_their_events() -> Result<()> {
     )?;
     // No agent lent.
     let (_guard, socket) = stage.agent("a")?;
-    let _done = run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?.ok();
+    let _done =
+        run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?
+            .ok();
     let mut ssh = shared_testkit::process::command("ssh", &stage.joe.folder);
     let config = stage.ssh_config()?;
     ssh.arg("-F").arg(&config).env("SSH_AUTH_SOCK", &socket).arg("-o").arg(format!(
@@ -481,7 +542,15 @@ fn refusals_at_the_door_have_their_events() -> Result<()> {
 
 #[test]
 fn a_mode_that_a_plain_sshd_cannot_serve_has_its_event() -> Result<()> {
-    let stage = Stage::with("nodemode", &ClusterOptions { recording: None, ..ClusterOptions::default() }, "")?;
+    let stage = Stage::with(
+        "nodemode",
+        &ClusterOptions { recording: None, ..ClusterOptions::default() },
+        "",
+    )?;
     let _refused = run(&mut stage.tsh_ssh(&[], &["true"]), "", 60)?.fails(255, "session_recording");
-    refused(&stage, "select reason from session_rejected where user = 'joe'", "recorded at the node")
+    refused(
+        &stage,
+        "select reason from session_rejected where user = 'joe'",
+        "recorded at the node",
+    )
 }

@@ -9,7 +9,8 @@ use crate::support::Stage;
 fn live(stage: &Stage, count: usize) -> Result<Vec<Terminal>> {
     let mut terminals = Vec::new();
     for _ in 0..count {
-        let mut command = stage.tsh_ssh(&["-t"], &["i=0; while :; do i=$((i+1)); echo line-$i; sleep 0.05; done"]);
+        let mut command = stage
+            .tsh_ssh(&["-t"], &["i=0; while :; do i=$((i+1)); echo line-$i; sleep 0.05; done"]);
         terminals.push(Terminal::start(&mut command, 80, 24)?);
     }
     for terminal in &terminals {

@@ -64,7 +64,9 @@ impl Scene {
     fn go_on(&self) -> Result<()> {
         for (number, terminal) in self.terminals.iter().enumerate() {
             let mark = terminal.mark();
-            until(&format!("session {number} to go on"), 20, || (terminal.mark() > mark + 64).then_some(()))?;
+            until(&format!("session {number} to go on"), 20, || {
+                (terminal.mark() > mark + 64).then_some(())
+            })?;
         }
         Ok(())
     }
@@ -75,7 +77,11 @@ impl Scene {
     }
 
     fn finish(self) -> Result<Ended> {
-        let captures = self.terminals.into_iter().map(|terminal| terminal.finish(60)).collect::<Result<_>>()?;
+        let captures = self
+            .terminals
+            .into_iter()
+            .map(|terminal| terminal.finish(60))
+            .collect::<Result<_>>()?;
         Ok(Ended { stage: self.stage, captures, started: self.started })
     }
 }
@@ -107,15 +113,23 @@ impl Ended {
             let begin = format!("s{number}-line-1\r\n");
             // The far shell's own start may say something before.
             let found = plays.iter().find(|play| String::from_utf8_lossy(play).contains(&begin));
-            let heads = || plays.iter().map(|play| String::from_utf8_lossy(&play[..play.len().min(40)]).into_owned()).collect::<Vec<_>>();
-            found.cloned().with_context(|| format!("session {number} has no recording: {:?}", heads()))
+            let heads = || {
+                plays
+                    .iter()
+                    .map(|play| String::from_utf8_lossy(&play[..play.len().min(40)]).into_owned())
+                    .collect::<Vec<_>>()
+            };
+            found
+                .cloned()
+                .with_context(|| format!("session {number} has no recording: {:?}", heads()))
         };
         (0..=count()).map(of).collect()
     }
 
     /// Each recording is what the client saw, up to a second or 128 KiB before the kill.
     fn compare(&self) -> Result<()> {
-        for (number, (play, (_, capture))) in self.played()?.iter().zip(&self.captures).enumerate() {
+        for (number, (play, (_, capture))) in self.played()?.iter().zip(&self.captures).enumerate()
+        {
             // What tsh itself says behind the session's end is not the session's.
             let common = play.iter().zip(capture).take_while(|(a, b)| a == b).count();
             let tail = capture.get(common..).unwrap_or_default();
@@ -141,7 +155,8 @@ fn sessions_outlive_the_auth_service() -> Result<()> {
     let mut scene = Scene::new("authkill")?;
     let (_guard, socket) = scene.stage.agent("a")?;
     let joe = &scene.stage.joe;
-    let _done = run(joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?.ok();
+    let _done =
+        run(joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?.ok();
     let mut ssh = scene.stage.ssh(&socket, &[], &["echo while-away"])?;
     scene.stage.cluster.auth.kill()?;
     scene.go_on()?;
@@ -157,7 +172,10 @@ fn sessions_outlive_the_auth_service() -> Result<()> {
     let mut ended = scene.finish()?;
     for (number, (code, capture)) in ended.captures.iter().enumerate() {
         let text = String::from_utf8_lossy(capture);
-        assert!(*code == 9 && text.ends_with(&format!("s{number}-over\r\n")), "session {number}: {code}");
+        assert!(
+            *code == 9 && text.ends_with(&format!("s{number}-over\r\n")),
+            "session {number}: {code}"
+        );
     }
     ended.stage.cluster.restart_auth()?;
     let away = until("the session of the meantime", 60, || {
@@ -178,7 +196,12 @@ fn sessions_outlive_the_auth_service() -> Result<()> {
     }
     let plays = ended.played()?;
     for (number, (play, (_, capture))) in plays.iter().zip(&ended.captures).enumerate() {
-        assert!(play == capture, "session {number}: {} of {} bytes are recorded", play.len(), capture.len());
+        assert!(
+            play == capture,
+            "session {number}: {} of {} bytes are recorded",
+            play.len(),
+            capture.len()
+        );
     }
     Ok(())
 }

@@ -13,9 +13,9 @@ use crate::support::Stage;
 
 const MIB: usize = 1 << 20;
 
-/// How long a reader does not read.
-fn pause() -> Duration {
-    Duration::from_secs(if std::env::var_os("GATEHOUSE_LONG").is_some() { 60 } else { 20 })
+/// How long a reader does not read: a minute when asked for, and this many seconds otherwise.
+fn pause(seconds: u64) -> Duration {
+    Duration::from_secs(if std::env::var_os("GATEHOUSE_LONG").is_some() { 60 } else { seconds })
 }
 
 /// A value of `/proc/PID/status`, in KiB.
@@ -37,7 +37,9 @@ fn sequence(last: usize) -> Vec<u8> {
 
 fn agent(stage: &Stage) -> Result<(Guard, std::path::PathBuf)> {
     let (guard, socket) = stage.agent("a")?;
-    let _done = run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?.ok();
+    let _done =
+        run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?
+            .ok();
     Ok((guard, socket))
 }
 
@@ -108,7 +110,7 @@ fn a_client_that_stops_reading_loses_nothing() -> Result<()> {
         stdout.read_exact(&mut first)?;
         outputs.push((first, stdout));
     }
-    std::thread::sleep(pause());
+    std::thread::sleep(pause(20));
     let grown = memory(stage.cluster.auth.id(), "VmHWM")? - before;
     assert!(grown < 64 * 1024, "{grown} KiB more in the daemon");
     for child in [&plain, &tsh] {
@@ -182,16 +184,24 @@ impl Echo {
                 }
             }
         });
-        Ok(Self { child, lines, asked: 0 })
+        let mut echo = Self { child, lines, asked: 0 };
+        // The first answer has a connection to wait for.
+        echo.answers_within(Duration::from_secs(60))?;
+        Ok(echo)
     }
 
-    /// Asks, and demands the answer within the deadline.
+    /// Asks, and demands an answer soon.
     fn answers(&mut self) -> Result<()> {
+        self.answers_within(Duration::from_secs(10))
+    }
+
+    fn answers_within(&mut self, deadline: Duration) -> Result<()> {
         self.asked += 1;
         let line = format!("question-{}", self.asked);
         let stdin = self.child.0.stdin.as_mut().context("stdin")?;
         stdin.write_all(format!("{line}\n").as_bytes())?;
-        let answer = self.lines.recv_timeout(Duration::from_secs(10)).with_context(|| format!("no answer to {line}"))?;
+        let answer =
+            self.lines.recv_timeout(deadline).with_context(|| format!("no answer to {line}"))?;
         assert_eq!(answer, line);
         Ok(())
     }
@@ -213,14 +223,13 @@ fn an_unread_channel_does_not_stop_its_neighbour() -> Result<()> {
     let (_guard, socket) = agent(&stage)?;
     let shared = Shared::new(&stage, &socket)?;
     let mut echo = Echo::new(&shared)?;
-    echo.answers()?;
     let before = memory(stage.cluster.auth.id(), "VmHWM")?;
     // The client does not read one of its channels.
     let mut unread = piped(&mut shared.ssh("seq 1 6000000")?)?;
     let mut stdout = unread.0.stdout.take().context("stdout")?;
     let mut received = vec![0_u8; 4096];
     stdout.read_exact(&mut received)?;
-    echo.answers_for(pause())?;
+    echo.answers_for(pause(10))?;
     let grown = memory(stage.cluster.auth.id(), "VmHWM")? - before;
     assert!(grown < 64 * 1024, "{grown} KiB more in the daemon");
     // And what was held comes when it is wanted, while the other still answers.
@@ -240,7 +249,6 @@ fn a_target_that_does_not_read_is_closed_alone() -> Result<()> {
     let (_guard, socket) = agent(&stage)?;
     let shared = Shared::new(&stage, &socket)?;
     let mut echo = Echo::new(&shared)?;
-    echo.answers()?;
     let before = memory(stage.cluster.auth.id(), "VmHWM")?;
     // Within the cap nothing is lost, however late it is read.
     let late = sequence(5_000_000);
@@ -256,7 +264,8 @@ fn a_target_that_does_not_read_is_closed_alone() -> Result<()> {
     assert_eq!(sum, wanted);
     // Behind it, that channel is closed, with a word, and its neighbour goes on.
     let mut command = shared.ssh("sleep 600")?;
-    let mut deaf = Ended(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
+    let mut deaf =
+        Ended(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
     let mut stdin = deaf.0.stdin.take().context("stdin")?;
     let sender = std::thread::spawn(move || {
         let block = vec![b'x'; MIB];
@@ -276,7 +285,11 @@ fn a_target_that_does_not_read_is_closed_alone() -> Result<()> {
     assert!(said.contains("does not read"), "{said:?}");
     echo.answers()?;
     let rows = until("the event about it", 20, || {
-        stage.cluster.query("select reason from client_disconnect").ok().filter(|rows| !rows.is_empty())
+        stage
+            .cluster
+            .query("select reason from client_disconnect")
+            .ok()
+            .filter(|rows| !rows.is_empty())
     })?;
     assert!(rows[0][0].contains("does not read"), "{rows:?}");
     Ok(())
@@ -285,12 +298,16 @@ fn a_target_that_does_not_read_is_closed_alone() -> Result<()> {
 #[test]
 fn two_hundred_sessions_at_once_are_all_recorded() -> Result<()> {
     const COUNT: usize = 200;
-    const BEGINNING: usize = 20;
+    const BEGINNING: usize = 40;
     let stage = Stage::with("twohundred", &Default::default(), "MaxStartups 500:30:1000")?;
     let mut sessions: Vec<(Ended, BufReader<std::process::ChildStdout>)> = Vec::new();
     for wave in 0..COUNT / BEGINNING {
         for number in wave * BEGINNING..(wave + 1) * BEGINNING {
-            let mut child = piped(&mut stage.tsh_ssh(&[], &[&format!("echo begun-{number}; read word; echo $word-{number}")]))?;
+            let mut child =
+                piped(&mut stage.tsh_ssh(
+                    &[],
+                    &[&format!("echo begun-{number}; read word; echo $word-{number}")],
+                ))?;
             let stdout = child.0.stdout.take().context("stdout")?;
             sessions.push((child, BufReader::new(stdout)));
         }
@@ -301,7 +318,10 @@ fn two_hundred_sessions_at_once_are_all_recorded() -> Result<()> {
         }
     }
     // All of them run now.
-    assert_eq!(stage.cluster.query("select count(distinct sid) from session_start")?, [[COUNT.to_string()]]);
+    assert_eq!(
+        stage.cluster.query("select count(distinct sid) from session_start")?,
+        [[COUNT.to_string()]]
+    );
     for (child, _) in &mut sessions {
         child.0.stdin.take().context("stdin")?.write_all(b"done\n")?;
     }
@@ -314,15 +334,25 @@ fn two_hundred_sessions_at_once_are_all_recorded() -> Result<()> {
     let records = stage.cluster.data_dir().join("log/records");
     until("all recordings", 60, || {
         let files = std::fs::read_dir(&records).ok()?;
-        let tars = files.flatten().filter(|file| file.path().extension().is_some_and(|kind| kind == "tar"));
+        let tars = files
+            .flatten()
+            .filter(|file| file.path().extension().is_some_and(|kind| kind == "tar"));
         (tars.count() == COUNT).then_some(())
     })?;
-    assert_eq!(stage.cluster.query("select count(distinct sid) from session_end")?, [[COUNT.to_string()]]);
+    assert_eq!(
+        stage.cluster.query("select count(distinct sid) from session_end")?,
+        [[COUNT.to_string()]]
+    );
     // Each holds its own session's output and nobody else's.
     for number in (0..COUNT).step_by(17) {
-        let rows = stage.cluster.query(&format!("select sid from exec where command like 'echo begun-{number};%'"))?;
+        let rows = stage
+            .cluster
+            .query(&format!("select sid from exec where command like 'echo begun-{number};%'"))?;
         let sid = rows.first().and_then(|row| row.first()).context("no such session")?;
-        assert_eq!(String::from_utf8_lossy(&stage.played(sid)?), format!("begun-{number}\ndone-{number}\n"));
+        assert_eq!(
+            String::from_utf8_lossy(&stage.played(sid)?),
+            format!("begun-{number}\ndone-{number}\n")
+        );
     }
     Ok(())
 }

@@ -67,8 +67,12 @@ fn log(stage: &Stage, name: &str) -> std::path::PathBuf {
 
 /// The rows about forwarded connections to `port`, once there are `count`.
 fn port_events(stage: &Stage, port: u16, count: usize) -> Result<Vec<Vec<String>>> {
-    let sql = format!("select code, user, login, success, error from port where addr = '127.0.0.1:{port}' order by event_time, code");
-    until("the events of a forwarded port", 20, || stage.cluster.query(&sql).ok().filter(|rows| rows.len() >= count))
+    let sql = format!(
+        "select code, user, login, success, error from port where addr = '127.0.0.1:{port}' order by event_time, code"
+    );
+    until("the events of a forwarded port", 20, || {
+        stage.cluster.query(&sql).ok().filter(|rows| rows.len() >= count)
+    })
 }
 
 /// The plain client without any word about agents in the hop to the target.
@@ -87,7 +91,9 @@ fn plain(stage: &Stage, socket: &Path, options: &[&str], remote: &[&str]) -> Res
 /// An agent that holds joe's certificate.
 fn agent(stage: &Stage) -> Result<(Guard, std::path::PathBuf)> {
     let (guard, socket) = stage.agent("a")?;
-    let _done = run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?.ok();
+    let _done =
+        run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?
+            .ok();
     Ok((guard, socket))
 }
 
@@ -131,7 +137,10 @@ fn ports_are_forwarded_and_named_in_the_log() -> Result<()> {
     listening(&mut guard, local)?;
     assert_eq!(through(local, b"hello")?, b"");
     let rows = port_events(&stage, closed, 2)?;
-    assert!(rows.iter().any(|row| row[0] == "T3003E" && row[3] == "false" && !row[4].is_empty()), "{rows:?}");
+    assert!(
+        rows.iter().any(|row| row[0] == "T3003E" && row[3] == "false" && !row[4].is_empty()),
+        "{rows:?}"
+    );
     until("a word about it", 10, || guard.log().contains("onnect").then_some(()))?;
 
     // -N ends with its signal, like any program.
@@ -166,7 +175,8 @@ fn the_plain_client_forwards_ports_too() -> Result<()> {
     let (_guard, socket) = agent(&stage)?;
     let (echo, local) = (echo_server()?, free_port()?);
     let spec = format!("{local}:127.0.0.1:{echo}");
-    let mut ssh = plain(&stage, &socket, &["-N", "-L", &spec, "-o", "ExitOnForwardFailure=yes"], &[])?;
+    let mut ssh =
+        plain(&stage, &socket, &["-N", "-L", &spec, "-o", "ExitOnForwardFailure=yes"], &[])?;
     let mut guard = Guard::start("ssh", &mut ssh, &log(&stage, "ssh"))?;
     listening(&mut guard, local)?;
     let content = vec![7_u8; MIB];
@@ -178,7 +188,8 @@ fn the_plain_client_forwards_ports_too() -> Result<()> {
     // Remote forwarding, Unix sockets and X11 are not in the table.
     let far = free_port()?;
     let back = format!("{far}:127.0.0.1:{echo}");
-    let mut ssh = plain(&stage, &socket, &["-R", &back, "-o", "ExitOnForwardFailure=yes"], &["true"])?;
+    let mut ssh =
+        plain(&stage, &socket, &["-R", &back, "-o", "ExitOnForwardFailure=yes"], &["true"])?;
     let _refused = run(&mut ssh, "", 60)?.fails(255, "remote port forwarding failed");
     Ok(())
 }
@@ -199,9 +210,14 @@ fn a_role_can_forbid_forwarded_ports_and_agents() -> Result<()> {
     assert_eq!(through(local, b"hello")?, b"");
     let rows = port_events(&stage, echo, 1)?;
     for row in &rows {
-        assert_eq!(row[..], ["T3003E", "ann", &stage.login, "false", "port forwarding not permitted"]);
+        assert_eq!(
+            row[..],
+            ["T3003E", "ann", &stage.login, "false", "port forwarding not permitted"]
+        );
     }
-    until("a word about it", 10, || guard.log().contains("port forwarding not permitted").then_some(()))?;
+    until("a word about it", 10, || {
+        guard.log().contains("port forwarding not permitted").then_some(())
+    })?;
     drop(guard);
 
     // The session itself goes on without the agent. Another role that allows both would win.
@@ -240,7 +256,11 @@ fn the_agent_reaches_the_target_only_when_asked() -> Result<()> {
     assert_eq!(run(&mut plain(&stage, &socket, &["-a"], &[&line])?, "", 60)?.ok().text(), "none\n");
     // No agent at home: the target gets the login's own key, and nothing else.
     let outcome = run(&mut stage.tsh_ssh(&["-A"], &["ssh-add -L | cut -d' ' -f1"]), "", 60)?.ok();
-    assert!(outcome.text().lines().all(|line| line.starts_with("ssh-ed25519")), "{}", outcome.text());
+    assert!(
+        outcome.text().lines().all(|line| line.starts_with("ssh-ed25519")),
+        "{}",
+        outcome.text()
+    );
     assert!(outcome.text().contains("ssh-ed25519-cert-v01@openssh.com\n"), "{}", outcome.text());
     Ok(())
 }
@@ -250,8 +270,15 @@ fn language_goes_along_and_nothing_else() -> Result<()> {
     let stage = Stage::new("env")?;
     let shown = "env | grep -E '^(LANG|LC_|GH_|SECRET)' | sort";
     let mut tsh = stage.tsh_ssh(&[], &[shown]);
-    tsh.env("LANG", "de_DE.UTF-8").env("LC_TIME", "C").env("LC_ODD", "a b;$(id)").env("GH_X", "1").env("SECRET", "s");
-    assert_eq!(run(&mut tsh, "", 60)?.ok().text(), "LANG=de_DE.UTF-8\nLC_ODD=a b;$(id)\nLC_TIME=C\n");
+    tsh.env("LANG", "de_DE.UTF-8")
+        .env("LC_TIME", "C")
+        .env("LC_ODD", "a b;$(id)")
+        .env("GH_X", "1")
+        .env("SECRET", "s");
+    assert_eq!(
+        run(&mut tsh, "", 60)?.ok().text(),
+        "LANG=de_DE.UTF-8\nLC_ODD=a b;$(id)\nLC_TIME=C\n"
+    );
     // The plain client chooses for itself, within what the target takes.
     let (_guard, socket) = agent(&stage)?;
     let mut ssh = plain(&stage, &socket, &["-o", "SendEnv=GH_* SECRET"], &[shown])?;
@@ -269,17 +296,24 @@ fn a_terminal_for_a_command_only_when_asked() -> Result<()> {
     assert_eq!(outcome.code, 5, "{}", outcome.stderr);
     assert!(outcome.text().starts_with("/dev/pts/"), "{}", outcome.text());
     // Input goes to the far terminal, which echoes it.
-    let outcome = run(&mut stage.tsh_ssh(&["-t"], &["read word; echo got-$word"]), "it\n", 60)?.ok();
+    let outcome =
+        run(&mut stage.tsh_ssh(&["-t"], &["read word; echo got-$word"]), "it\n", 60)?.ok();
     assert_eq!(outcome.text().replace('\r', ""), "it\ngot-it\n");
     // In a terminal without -t a command has none there; words stay apart only by blanks, as with ssh.
-    let terminal = Terminal::start(&mut stage.tsh_ssh(&[], &["tty;", "echo", "a  b", "c"]), 80, 24)?;
+    let terminal =
+        Terminal::start(&mut stage.tsh_ssh(&[], &["tty;", "echo", "a  b", "c"]), 80, 24)?;
     let (code, seen) = terminal.finish(30)?;
     assert_eq!((code, String::from_utf8_lossy(&seen).as_ref()), (0, "not a tty\r\na b c\r\n"));
     // The far side knows the type and the size.
-    let terminal = Terminal::start(&mut stage.tsh_ssh(&["-t"], &["echo $TERM; stty size"]), 101, 33)?;
+    let terminal =
+        Terminal::start(&mut stage.tsh_ssh(&["-t"], &["echo $TERM; stty size"]), 101, 33)?;
     let (code, seen) = terminal.finish(30)?;
     assert_eq!(code, 0);
-    assert!(String::from_utf8_lossy(&seen).starts_with("xterm-256color\r\n33 101\r\n"), "{}", String::from_utf8_lossy(&seen));
+    assert!(
+        String::from_utf8_lossy(&seen).starts_with("xterm-256color\r\n33 101\r\n"),
+        "{}",
+        String::from_utf8_lossy(&seen)
+    );
     let _usage = run(&mut stage.tsh_ssh(&["-t", "-T"], &["true"]), "", 60)?.fails(2, "not both");
     Ok(())
 }
@@ -288,7 +322,12 @@ fn a_terminal_for_a_command_only_when_asked() -> Result<()> {
 fn signals_and_interrupts() -> Result<()> {
     let stage = Stage::new("signals")?;
     // Ctrl-C is a byte for the far terminal.
-    let mut terminal = Terminal::start(&mut stage.tsh_ssh(&["-t"], &["trap 'echo int''errupted; exit 7' INT; echo st''arted; sleep 60"]), 80, 24)?;
+    let mut terminal = Terminal::start(
+        &mut stage
+            .tsh_ssh(&["-t"], &["trap 'echo int''errupted; exit 7' INT; echo st''arted; sleep 60"]),
+        80,
+        24,
+    )?;
     terminal.expect("started", 0)?;
     terminal.send("\x03")?;
     terminal.expect("interrupted", 0)?;
@@ -296,20 +335,29 @@ fn signals_and_interrupts() -> Result<()> {
     // A command that dies of a signal is not taken for one that ended well; like ssh, tsh does not say more.
     let outcome = run(&mut stage.tsh_ssh(&[], &["kill -KILL $$"]), "", 60)?.fails(255, "");
     assert!(outcome.text().is_empty() && outcome.stderr.is_empty(), "{}", outcome.stderr);
-    let rows = stage.cluster.query("select exitCode, exitError from exec where command = 'kill -KILL $$'")?;
+    let rows = stage
+        .cluster
+        .query("select exitCode, exitError from exec where command = 'kill -KILL $$'")?;
     assert_eq!(rows, [["255", "killed by signal KILL"]]);
     // A signal to tsh ends it, with the number in its status, and what ran there loses its reader.
     for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1)] {
         let started = stage.scratch.path().join(format!("started-{number}"));
         let line = format!("echo $$ > {}; while echo; do sleep 0.2; done", started.display());
-        let mut child = stage.tsh_ssh(&[], &[&line]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut child = stage
+            .tsh_ssh(&[], &[&line])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
         let far = until("the far command", 30, || {
             std::fs::read_to_string(&started).ok()?.trim().parse::<i32>().ok()
         })?;
         let begun = Instant::now();
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal)?;
         // Its pipe is read, as a shell's would be.
-        let reader = child.stdout.take().map(|mut out| std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink())));
+        let reader = child.stdout.take().map(|mut out| {
+            std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()))
+        });
         let status = until("tsh to end", 20, || child.try_wait().ok().flatten())?;
         assert_eq!(status.code(), Some(128 + number), "after {:?}", begun.elapsed());
         drop(reader);

@@ -26,13 +26,26 @@ fn export_sign_login_ssh_play_query() -> Result<()> {
 
     let mut sign = stage.cluster.tctl();
     sign.current_dir(&folder).args([
-        "auth", "sign", "--host=a.example.com,b.example.com,1.2.3.4,1.2.3.5", "--format=openssh", "--out=a",
+        "auth",
+        "sign",
+        "--host=a.example.com,b.example.com,1.2.3.4,1.2.3.5",
+        "--format=openssh",
+        "--out=a",
     ]);
     let signed = run(&mut sign, "", 30)?.ok();
     let said = signed.text() + &signed.stderr;
     assert!(said.contains("credentials have been written to a, a-cert.pub"), "{said}");
-    let shown = run(command("ssh-keygen", &folder).args(["-L", "-f", "a-cert.pub"]), "", 10)?.ok().text();
-    for line in ["host certificate", "Key ID: \"\"", "Serial: 0", "Critical Options: (none)", "x-teleport-authority", "x-teleport-role", "Valid: after"] {
+    let shown =
+        run(command("ssh-keygen", &folder).args(["-L", "-f", "a-cert.pub"]), "", 10)?.ok().text();
+    for line in [
+        "host certificate",
+        "Key ID: \"\"",
+        "Serial: 0",
+        "Critical Options: (none)",
+        "x-teleport-authority",
+        "x-teleport-role",
+        "Valid: after",
+    ] {
         assert!(shown.contains(line), "{line} is missing in\n{shown}");
     }
     for host in ["a.example.com", "b.example.com", "1.2.3.4", "1.2.3.5"] {
@@ -44,7 +57,13 @@ fn export_sign_login_ssh_play_query() -> Result<()> {
     assert!(again.stderr.contains("a, a-cert.pub"), "{}", again.stderr);
 
     let mut sign = stage.cluster.tctl();
-    sign.current_dir(&folder).args(["auth", "sign", "--host=127.0.0.1", "--format=openssh", "--out=host"]);
+    sign.current_dir(&folder).args([
+        "auth",
+        "sign",
+        "--host=127.0.0.1",
+        "--format=openssh",
+        "--out=host",
+    ]);
     let _signed = run(&mut sign, "", 30)?.ok();
     let sshd = Sshd::start(
         &stage.scratch.folder("guide-sshd")?,
@@ -60,7 +79,10 @@ fn export_sign_login_ssh_play_query() -> Result<()> {
     assert!(status.contains("Logged in as:") && status.contains("joe"), "{status}");
     let mut tctl = command(shared_testkit::bin("tctl"), &stage.joe.folder);
     let status = run(tctl.arg("status"), "", 30)?.ok().text();
-    assert!(status.contains("example.test") && status.contains("sha256:") && status.contains("Version"), "{status}");
+    assert!(
+        status.contains("example.test") && status.contains("sha256:") && status.contains("Version"),
+        "{status}"
+    );
 
     let port = format!("--port={}", sshd.port);
     let echoed = stage.joe.run(["ssh", &port, &stage.target(), "echo", "from-the-guide"])?.ok();
@@ -70,12 +92,22 @@ fn export_sign_login_ssh_play_query() -> Result<()> {
     assert_eq!(stage.played(&sid)?, b"from-the-guide\n");
 
     let sql = "select event_time,identity_user from cert_create order by event_date limit 1;";
-    let text = run(command(shared_testkit::bin("tctl"), &stage.joe.folder).args(["audit", "query", "exec", sql]), "", 60)?.ok().text();
+    let text = run(
+        command(shared_testkit::bin("tctl"), &stage.joe.folder)
+            .args(["audit", "query", "exec", sql]),
+        "",
+        60,
+    )?
+    .ok()
+    .text();
     let value: serde_json::Value = serde_json::from_str(&text).with_context(|| text.clone())?;
     assert_eq!(value[0]["data"], serde_json::json!(["event_time", "identity_user"]));
     let row = value[1]["data"].as_array().context("a row")?;
     let time = row[0].as_str().unwrap_or_default();
-    assert!(regex::Regex::new(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}$")?.is_match(time), "{time}");
+    assert!(
+        regex::Regex::new(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}$")?.is_match(time),
+        "{time}"
+    );
     Ok(())
 }
 

@@ -28,16 +28,43 @@ fn configurations_that_are_wrong() -> Result<()> {
     let scratch = Scratch::new("badyaml")?;
     let data = format!("--data-dir={}", scratch.path().join("data").display());
     let cases: &[(&str, &[&str])] = &[
-        ("teleport:\n  data_dri: /tmp/x\n", &[":2:3:", "data_dri", "unknown key", "did you mean \"data_dir\"", "expected one of"]),
-        ("auth_servize:\n  enabled: yes\n", &[":1:1:", "auth_servize", "did you mean \"auth_service\""]),
-        ("auth_service:\n  session_recording: sometimes\n", &[":2:22:", "auth_service.session_recording", "node,proxy,off", "sometimes"]),
-        ("auth_service:\n  session_recording: proxy-sync\n", &[":2:22:", "proxy-sync is not part of this version", "expected node, proxy or off"]),
-        ("proxy_service:\n  enabled: perhaps\n", &[":2:12:", "proxy_service.enabled", "expected a boolean"]),
-        ("proxy_service:\n  web_listen_addr: nowhere\n", &[":2:20:", "web_listen_addr", "expected ADDRESS:PORT"]),
-        ("auth_service:\n  proxy_checks_host_keys: [no]\n", &[":2:", "proxy_checks_host_keys", "boolean"]),
-        ("auth_service:\n  cluster_name: 'a b'\n", &[":2:17:", "cluster_name", "may not contain ' '"]),
+        (
+            "teleport:\n  data_dri: /tmp/x\n",
+            &[":2:3:", "data_dri", "unknown key", "did you mean \"data_dir\"", "expected one of"],
+        ),
+        (
+            "auth_servize:\n  enabled: yes\n",
+            &[":1:1:", "auth_servize", "did you mean \"auth_service\""],
+        ),
+        (
+            "auth_service:\n  session_recording: sometimes\n",
+            &[":2:22:", "auth_service.session_recording", "node,proxy,off", "sometimes"],
+        ),
+        (
+            "auth_service:\n  session_recording: proxy-sync\n",
+            &[":2:22:", "proxy-sync is not part of this version", "expected node, proxy or off"],
+        ),
+        (
+            "proxy_service:\n  enabled: perhaps\n",
+            &[":2:12:", "proxy_service.enabled", "expected a boolean"],
+        ),
+        (
+            "proxy_service:\n  web_listen_addr: nowhere\n",
+            &[":2:20:", "web_listen_addr", "expected ADDRESS:PORT"],
+        ),
+        (
+            "auth_service:\n  proxy_checks_host_keys: [no]\n",
+            &[":2:", "proxy_checks_host_keys", "boolean"],
+        ),
+        (
+            "auth_service:\n  cluster_name: 'a b'\n",
+            &[":2:17:", "cluster_name", "may not contain ' '"],
+        ),
         ("proxy_service:\n  public_addr: 'a;b'\n", &[":2:16:", "public_addr", "expected HOST"]),
-        ("auth_service:\n  authentication:\n    default_session_ttl: long\n", &[":3:26:", "default_session_ttl", "duration such as"]),
+        (
+            "auth_service:\n  authentication:\n    default_session_ttl: long\n",
+            &[":3:26:", "default_session_ttl", "duration such as"],
+        ),
         ("auth_service:\n enabled: [\n", &[":2:"]),
         ("auth_service:\n  enabled: yes\n  enabled: no\n", &[":3:3:", "the key stands here twice"]),
         ("a: &a [*a, *a]\n", &[":1:"]),
@@ -50,7 +77,8 @@ fn configurations_that_are_wrong() -> Result<()> {
         says(&tested, 2, wanted);
         let started = teleport(&scratch, &["start", "--config", &shown, &data])?;
         says(&started, 2, wanted);
-        let asked = run(command(bin("tctl"), scratch.path()).args(["--config", &shown, "status"]), "", 30)?;
+        let asked =
+            run(command(bin("tctl"), scratch.path()).args(["--config", &shown, "status"]), "", 30)?;
         says(&asked, 2, wanted);
         assert!(!scratch.path().join("data").exists(), "something was begun all the same");
     }
@@ -62,7 +90,11 @@ fn configurations_that_are_wrong() -> Result<()> {
     }
     let path = scratch.write("bomb.yaml", bomb)?;
     says(&teleport(&scratch, &["configure", "--test", &path.display().to_string()])?, 2, &["FAIL"]);
-    says(&teleport(&scratch, &["start", "--config", "/nowhere/teleport.yaml"])?, 2, &["/nowhere/teleport.yaml", "No such file"]);
+    says(
+        &teleport(&scratch, &["start", "--config", "/nowhere/teleport.yaml"])?,
+        2,
+        &["/nowhere/teleport.yaml", "No such file"],
+    );
     Ok(())
 }
 
@@ -73,9 +105,15 @@ fn what_configure_writes_is_accepted_and_starts() -> Result<()> {
     let path = scratch.path().join("teleport.yaml");
     let file = format!("file://{}", path.display());
     let written = run(
-        command(bin("teleport"), scratch.path()).args([
-            "configure", "--cluster-name=example.test", "--public-addr=localhost:3080", "--data-dir",
-        ]).arg(&data).args(["-o", &file]),
+        command(bin("teleport"), scratch.path())
+            .args([
+                "configure",
+                "--cluster-name=example.test",
+                "--public-addr=localhost:3080",
+                "--data-dir",
+            ])
+            .arg(&data)
+            .args(["-o", &file]),
         "",
         30,
     )?
@@ -85,17 +123,34 @@ fn what_configure_writes_is_accepted_and_starts() -> Result<()> {
     says(&teleport(&scratch, &["configure", "--test", &shown])?, 0, &["OK"]);
     says(&teleport(&scratch, &["configure", "-o", &file])?, 1, &["File exists", "hint: "]);
     // The same on standard output, and it starts, here on ports that are free.
-    let text = teleport(&scratch, &["configure", "--cluster-name=example.test", &format!("--data-dir={}", data.display())])?.ok().text();
-    let text = ["3025", "3080", "3023"].iter().fold(text, |text, port| text.replace(&format!("0.0.0.0:{port}"), "127.0.0.1:0"));
+    let text = teleport(
+        &scratch,
+        &["configure", "--cluster-name=example.test", &format!("--data-dir={}", data.display())],
+    )?
+    .ok()
+    .text();
+    let text = ["3025", "3080", "3023"]
+        .iter()
+        .fold(text, |text, port| text.replace(&format!("0.0.0.0:{port}"), "127.0.0.1:0"));
     let ready = scratch.write("ready.yaml", &text)?;
     let mut start = command(bin("teleport"), scratch.path());
-    let mut guard = Guard::start("teleport", start.args(["start", "--config"]).arg(&ready), &scratch.path().join("log"))?;
-    until("the daemon", 30, || (data.join("listen.json").exists() || !guard.running()).then_some(()))?;
+    let mut guard = Guard::start(
+        "teleport",
+        start.args(["start", "--config"]).arg(&ready),
+        &scratch.path().join("log"),
+    )?;
+    until("the daemon", 30, || {
+        (data.join("listen.json").exists() || !guard.running()).then_some(())
+    })?;
     ensure!(guard.running(), "{}", guard.log());
 
     // A second start on the same data refuses, and the first goes on.
     let again = teleport(&scratch, &["start", "--config", &ready.display().to_string()])?;
-    says(&again, 1, &["is in use by another process", &guard.id().to_string(), "choose another data directory"]);
+    says(
+        &again,
+        1,
+        &["is in use by another process", &guard.id().to_string(), "choose another data directory"],
+    );
     assert!(guard.running());
     assert_eq!(guard.stop(30)?.code(), Some(0));
     for bad in ["--cluster-name=a b", "--public-addr=a b", "--output=elsewhere", "--bogus"] {
@@ -146,18 +201,29 @@ fn documented_exit_codes() -> Result<()> {
     let nobody = stage.scratch.folder("nobody")?;
     let unknown = "00000000-0000-4000-8000-000000000000";
     let joe = |args: &[&str]| stage.joe.run(args);
-    let stranger = |program: &str, args: &[&str]| run(command(bin(program), &nobody).args(args), "", 60);
+    let stranger =
+        |program: &str, args: &[&str]| run(command(bin(program), &nobody).args(args), "", 60);
     says(&joe(&["ssh", &port, &target, "true"])?, 0, &[]);
     says(&joe(&["ssh", &port, &target, "exit 17"])?, 17, &[]);
     says(&joe(&["ssh", "--port=1", &target, "true"])?, 255, &["ERROR: "]);
-    for args in [&["status"][..], &["ssh", "a@b", "true"], &["play", unknown], &["ls"], &["recordings", "ls"]] {
+    for args in [
+        &["status"][..],
+        &["ssh", "a@b", "true"],
+        &["play", unknown],
+        &["ls"],
+        &["recordings", "ls"],
+    ] {
         says(&stranger("tsh", args)?, 3, &["ERROR: Not logged in.", "hint: tsh login"]);
     }
     says(&stranger("tctl", &["status"])?, 3, &["Not logged in"]);
     let ann = stage.cluster.user("ann", "access", &stage.login)?;
     let denied = run(command(bin("tctl"), &ann.folder).args(["users", "ls"]), "", 60)?;
     says(&denied, 4, &["ERROR: access denied"]);
-    says(&joe(&["play", unknown])?, 5, &[&format!("Recording for session {unknown} not found."), "hint: "]);
+    says(
+        &joe(&["play", unknown])?,
+        5,
+        &[&format!("Recording for session {unknown} not found."), "hint: "],
+    );
     says(&joe(&["play", "nope.tar"])?, 5, &["nope.tar"]);
     says(&joe(&["play", "nope"])?, 2, &["'nope' is not a valid session ID"]);
     let tctl = |args: &[&str]| run(stage.cluster.tctl().args(args), "", 60);
@@ -172,8 +238,16 @@ fn documented_exit_codes() -> Result<()> {
     ] {
         says(&tctl(args)?, 5, &["ERROR: ", "is not found"]);
     }
-    says(&tctl(&["users", "add", "joe", "--roles=access"])?, 1, &["user \"joe\" already exists", "hint: "]);
-    says(&tctl(&["users", "add", "bob", "--roles=nosuch"])?, 1, &["role \"nosuch\" does not exist"]);
+    says(
+        &tctl(&["users", "add", "joe", "--roles=access"])?,
+        1,
+        &["user \"joe\" already exists", "hint: "],
+    );
+    says(
+        &tctl(&["users", "add", "bob", "--roles=nosuch"])?,
+        1,
+        &["role \"nosuch\" does not exist"],
+    );
     says(&tctl(&["get", "bogus"])?, 2, &["unsupported resource: \"bogus\""]);
     says(&tctl(&["rm", "role/loopback"])?, 1, &["in use by user \"joe\""]);
     Ok(())
@@ -226,11 +300,21 @@ fn tokens_that_are_wrong() -> Result<()> {
     let stage = Stage::new("tokens")?;
     let pin = stage.cluster.ca_pin()?;
     let token = |role: &str, ttl: &str| -> Result<String> {
-        let text = stage.cluster.tctl_ok(["tokens", "add", &format!("--type={role}"), &format!("--ttl={ttl}"), "--format=json"])?.text();
+        let text = stage
+            .cluster
+            .tctl_ok([
+                "tokens",
+                "add",
+                &format!("--type={role}"),
+                &format!("--ttl={ttl}"),
+                "--format=json",
+            ])?
+            .text();
         let value: serde_json::Value = serde_json::from_str(&text)?;
         Ok(value["token"].as_str().context("a token")?.to_owned())
     };
-    let (good, node, brief) = (token("proxy", "10m")?, token("node", "10m")?, token("proxy", "1s")?);
+    let (good, node, brief) =
+        (token("proxy", "10m")?, token("node", "10m")?, token("proxy", "1s")?);
     std::thread::sleep(std::time::Duration::from_millis(1500));
     let wrong_pin = format!("sha256:{}", "0".repeat(64));
     for (name, token, pin, text) in [
@@ -258,20 +342,29 @@ fn tokens_that_are_wrong() -> Result<()> {
     let listed = stage.cluster.tctl_ok(["tokens", "ls"])?.text();
     assert!(!listed.contains(&good) && !stage.cluster.auth.log().contains(&good), "{listed}");
     let _removed = stage.cluster.tctl_ok(["tokens", "rm", &good])?;
-    says(&run(&mut joining(&stage, "removed", &good, &pin)?.0, "", 30)?, 1, &["the token is not recognized"]);
+    says(
+        &run(&mut joining(&stage, "removed", &good, &pin)?.0, "", 30)?,
+        1,
+        &["the token is not recognized"],
+    );
     Ok(())
 }
 
 /// The invitation's URL out of what `tctl` printed.
 fn link(outcome: &Outcome) -> Result<String> {
     let text = outcome.text();
-    let word = text.split_whitespace().find(|word| word.starts_with("https://")).context("a link")?;
+    let word =
+        text.split_whitespace().find(|word| word.starts_with("https://")).context("a link")?;
     Ok(word.to_owned())
 }
 
 fn signup(home: &Home, pin: &str, url: &str, password: &str) -> Result<Outcome> {
     let mut signup = home.tsh();
-    run(signup.args(["signup", url, "--insecure", "--ca-pin", pin]), format!("{password}\n{password}\n"), 60)
+    run(
+        signup.args(["signup", url, "--insecure", "--ca-pin", pin]),
+        format!("{password}\n{password}\n"),
+        60,
+    )
 }
 
 #[test]
@@ -283,18 +376,34 @@ fn invitations_and_lock_out() -> Result<()> {
     says(&signup(&tess, &pin, &url, "short")?, 2, &["12 to 128 characters"]);
     // Neither a link that was never given, nor one with a letter changed.
     let other = format!("{}{}", &url[..url.len() - 1], if url.ends_with('0') { "1" } else { "0" });
-    says(&signup(&tess, &pin, &other, PASSWORD)?, 5, &["not known, was used already, or has expired"]);
+    says(
+        &signup(&tess, &pin, &other, PASSWORD)?,
+        5,
+        &["not known, was used already, or has expired"],
+    );
     let _done = signup(&tess, &pin, &url, PASSWORD)?.ok();
-    says(&signup(&tess, &pin, &url, PASSWORD)?, 5, &["not known, was used already, or has expired"]);
+    says(
+        &signup(&tess, &pin, &url, PASSWORD)?,
+        5,
+        &["not known, was used already, or has expired"],
+    );
     tess.login()?;
 
     // Five failures; then not even the right password opens, for this name alone.
     for round in 0..6 {
         let outcome = run(&mut tess.login_command(), format!("wrong {round}\n"), 60)?;
-        let (code, text) = if round < 5 { (3, "invalid username or password") } else { (4, "locked for 30 minutes") };
+        let (code, text) = if round < 5 {
+            (3, "invalid username or password")
+        } else {
+            (4, "locked for 30 minutes")
+        };
         says(&outcome, code, &[text]);
     }
-    says(&run(&mut tess.login_command(), format!("{PASSWORD}\n"), 60)?, 4, &["locked for 30 minutes", "tctl users reset"]);
+    says(
+        &run(&mut tess.login_command(), format!("{PASSWORD}\n"), 60)?,
+        4,
+        &["locked for 30 minutes", "tctl users reset"],
+    );
     stage.joe.login()?;
     // A name that does not exist is treated alike.
     let ghost = stage.cluster.home("ghost")?;
@@ -302,11 +411,17 @@ fn invitations_and_lock_out() -> Result<()> {
         let outcome = run(&mut ghost.login_command(), "whatever it is\n", 60)?;
         assert_eq!(outcome.code, if round < 5 { 3 } else { 4 }, "{}", outcome.stderr);
     }
-    let rows = stage.cluster.query("select count(*) from user_login where user = 'tess' and not success")?;
+    let rows = stage
+        .cluster
+        .query("select count(*) from user_login where user = 'tess' and not success")?;
     assert_eq!(rows, [["7"]]);
     // The remedy.
     let url = link(&stage.cluster.tctl_ok(["users", "reset", "tess"])?)?;
-    says(&run(&mut tess.login_command(), format!("{PASSWORD}\n"), 60)?, 3, &["invalid username or password"]);
+    says(
+        &run(&mut tess.login_command(), format!("{PASSWORD}\n"), 60)?,
+        3,
+        &["invalid username or password"],
+    );
     let _done = signup(&tess, &pin, &url, "another long password")?.ok();
     let _done = run(&mut tess.login_command(), "another long password\n", 60)?.ok();
     Ok(())
@@ -316,9 +431,19 @@ fn invitations_and_lock_out() -> Result<()> {
 fn users_come_change_and_go() -> Result<()> {
     let stage = Stage::new("users")?;
     let tctl = |args: &[&str]| stage.cluster.tctl_ok(args);
-    let url = link(&tctl(&["users", "add", "ann", "--roles=access,loopback", "--logins", &stage.login])?)?;
+    let url = link(&tctl(&[
+        "users",
+        "add",
+        "ann",
+        "--roles=access,loopback",
+        "--logins",
+        &stage.login,
+    ])?)?;
     let listed = tctl(&["users", "ls"])?.text();
-    assert!(listed.lines().any(|line| line.split_whitespace().eq(["ann", "access,loopback"])), "{listed}");
+    assert!(
+        listed.lines().any(|line| line.split_whitespace().eq(["ann", "access,loopback"])),
+        "{listed}"
+    );
     let ann = stage.cluster.home("ann")?;
     let _done = signup(&ann, &stage.cluster.ca_pin()?, &url, PASSWORD)?.ok();
     ann.login()?;
@@ -326,20 +451,37 @@ fn users_come_change_and_go() -> Result<()> {
     let _ran = ann.run(["ssh", &port, &stage.target(), "true"])?.ok();
     // A role that is taken away is gone at once, whatever the certificate says.
     let _updated = tctl(&["users", "update", "ann", "--set-roles=access", "--set-logins=one,two"])?;
-    let json: serde_json::Value = serde_json::from_str(&tctl(&["users", "ls", "--format=json"])?.text())?;
-    let spec = json.as_array().into_iter().flatten().find(|user| user["metadata"]["name"] == "ann").context("ann")?["spec"].clone();
-    assert_eq!((&spec["roles"], &spec["traits"]["logins"]), (&serde_json::json!(["access"]), &serde_json::json!(["one", "two"])));
+    let json: serde_json::Value =
+        serde_json::from_str(&tctl(&["users", "ls", "--format=json"])?.text())?;
+    let spec = json
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|user| user["metadata"]["name"] == "ann")
+        .context("ann")?["spec"]
+        .clone();
+    assert_eq!(
+        (&spec["roles"], &spec["traits"]["logins"]),
+        (&serde_json::json!(["access"]), &serde_json::json!(["one", "two"]))
+    );
     ann.login()?;
     let status = ann.run(["status"])?.ok().text();
     assert!(status.contains("one") && status.contains("two"), "{status}");
     let _refused = ann.run(["ssh", &port, &stage.target(), "true"])?.fails(255, "");
     let _removed = tctl(&["users", "rm", "ann"])?;
-    says(&run(&mut ann.login_command(), format!("{PASSWORD}\n"), 60)?, 3, &["invalid username or password"]);
+    says(
+        &run(&mut ann.login_command(), format!("{PASSWORD}\n"), 60)?,
+        3,
+        &["invalid username or password"],
+    );
     // A certificate in hand no longer asks anything.
     let asked = run(command(bin("tctl"), &ann.folder).arg("status"), "", 60)?;
     assert!(matches!(asked.code, 3 | 4), "{}", asked.stderr);
     let events = stage.cluster.query("select event_type from events where event_type like 'user.%' and event_data like '%\"ann\"%' and event_type <> 'user.login' order by event_time")?;
-    assert_eq!(events.concat(), ["user.create", "user.password_change", "user.update", "user.delete"]);
+    assert_eq!(
+        events.concat(),
+        ["user.create", "user.password_change", "user.update", "user.delete"]
+    );
     Ok(())
 }
 
@@ -372,7 +514,13 @@ fn resources_go_round_and_are_edited() -> Result<()> {
     let plain = |text: &str| text.lines().filter(own).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(plain(&tctl(&["get", "role/ops"])?.ok().text()), plain(&got));
     // Everything there is, as one stream of documents, too.
-    for kind in ["roles", "users", "session_recording_config", "cluster_auth_preference", "cluster_networking_config"] {
+    for kind in [
+        "roles",
+        "users",
+        "session_recording_config",
+        "cluster_auth_preference",
+        "cluster_networking_config",
+    ] {
         let all = tctl(&["get", kind])?.ok().text();
         let path = stage.scratch.write("all.yaml", &all)?.display().to_string();
         let _taken = tctl(&["create", "-f", &path])?.ok();
@@ -422,11 +570,19 @@ fn resources_go_round_and_are_edited() -> Result<()> {
     assert!(tctl(&["rm", "role/ops"])?.ok().text().contains("deleted"));
     says(&tctl(&["get", "role/ops"])?, 5, &["is not found"]);
     let stdin = |text: &str| run(stage.cluster.tctl().arg("create"), text, 60);
-    says(&stdin(&ROLE.replace("logins", "loginz"))?, 2, &["standard input:9:5", "loginz", "did you mean \"logins\""]);
+    says(
+        &stdin(&ROLE.replace("logins", "loginz"))?,
+        2,
+        &["standard input:9:5", "loginz", "did you mean \"logins\""],
+    );
     says(&stdin("kind: rol\nmetadata: {name: x}\n")?, 2, &["standard input:1:7", "\"rol\""]);
     says(&stdin("a: [\n")?, 2, &["standard input:1:4"]);
     says(&stdin("")?, 2, &["no resource found"]);
-    says(&stdin(&ROLE.replace("max_session_ttl: 8h", "max_session_ttl: soon"))?, 2, &["standard input:7:", "max_session_ttl"]);
+    says(
+        &stdin(&ROLE.replace("max_session_ttl: 8h", "max_session_ttl: soon"))?,
+        2,
+        &["standard input:7:", "max_session_ttl"],
+    );
     says(&stdin(&ROLE.replace("name: ops", "name: '../x'"))?, 2, &["name"]);
     Ok(())
 }
@@ -478,7 +634,8 @@ fn damaged_recordings_play_up_to_the_damage() -> Result<()> {
     assert!(silent.is_empty(), "not noticed:\n{}", silent.join("\n"));
     says(&play("empty", b"")?, 1, &["ERROR: the recording is empty"]);
     says(&play("noise", &[0x41; 5000])?, 1, &["ERROR: the recording is damaged"]);
-    let standard = run(command(bin("tsh"), &nobody).args(["play", "--format=text", "-"]), &bytes, 30)?.ok();
+    let standard =
+        run(command(bin("tsh"), &nobody).args(["play", "--format=text", "-"]), &bytes, 30)?.ok();
     assert_eq!(standard.stdout, whole);
     // And a recording under another session's name is not that session.
     let other = "11111111-1111-4111-8111-111111111111";

@@ -8,7 +8,9 @@ use shared_testkit::run;
 use crate::support::Stage;
 
 fn logged_in(stage: &Stage, socket: &std::path::Path) -> Result<()> {
-    let _done = run(stage.joe.login_command().env("SSH_AUTH_SOCK", socket), format!("{PASSWORD}\n"), 60)?.ok();
+    let _done =
+        run(stage.joe.login_command().env("SSH_AUTH_SOCK", socket), format!("{PASSWORD}\n"), 60)?
+            .ok();
     Ok(())
 }
 
@@ -59,17 +61,23 @@ fn a_constrained_key_reaches_that_host_and_no_other() -> Result<()> {
     // With the plain key in the agent too, ssh asks it to sign for the certificate, which a
     // constrained key refuses: only the certificate stays.
     let mut drop_plain = command("ssh-add", &stage.joe.folder);
-    let _dropped = run(drop_plain.env("SSH_AUTH_SOCK", &socket).args(["-k", "-d"]).arg(&key), "", 20)?.ok();
+    let _dropped =
+        run(drop_plain.env("SSH_AUTH_SOCK", &socket).args(["-k", "-d"]).arg(&key), "", 20)?.ok();
 
     let echoed = run(&mut stage.ssh(&socket, &[], &["echo bound"])?, "", 60)?.ok();
     assert_eq!(echoed.text(), "bound\n");
 
     let mut ssh = command("ssh", &stage.joe.folder);
-    ssh.arg("-F").arg(&config).env("SSH_AUTH_SOCK", &socket).args(["-o", "ForwardAgent yes"]).arg("-o").arg(format!(
-        "ProxyCommand ssh -F {} -o 'ForwardAgent yes' -p {} %r@localhost -s proxy:%h:%p",
-        config.display(),
-        stage.cluster.port("ssh")
-    ));
+    ssh.arg("-F")
+        .arg(&config)
+        .env("SSH_AUTH_SOCK", &socket)
+        .args(["-o", "ForwardAgent yes"])
+        .arg("-o")
+        .arg(format!(
+            "ProxyCommand ssh -F {} -o 'ForwardAgent yes' -p {} %r@localhost -s proxy:%h:%p",
+            config.display(),
+            stage.cluster.port("ssh")
+        ));
     ssh.args(["-p", &other.port.to_string(), &format!("{}@localhost", stage.login), "true"]);
     assert_ne!(run(&mut ssh, "", 60)?.code, 0);
     Ok(())
@@ -77,7 +85,8 @@ fn a_constrained_key_reaches_that_host_and_no_other() -> Result<()> {
 
 #[test]
 fn max_startups_gives_the_known_text_and_a_hint() -> Result<()> {
-    let stage = Stage::with("startups", &Default::default(), "MaxStartups 1:100:1\nLoginGraceTime 60")?;
+    let stage =
+        Stage::with("startups", &Default::default(), "MaxStartups 1:100:1\nLoginGraceTime 60")?;
     let (_guard, socket) = stage.agent("a")?;
     logged_in(&stage, &socket)?;
     // One connection that says nothing takes the only place.

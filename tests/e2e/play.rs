@@ -18,21 +18,33 @@ fn a_terminal_sees_the_text_and_nothing_that_drives_it() -> Result<()> {
     let _ran = run(&mut stage.tsh_ssh(&[], &[HOSTILE]), "", 60)?.ok();
     let sid = stage.last_session()?;
     let raw = stage.played(&sid)?;
-    assert!(contains(&raw, b"\x1b]52;") && contains(&raw, b"\x1b[6n"), "the recording is not exact");
+    assert!(
+        contains(&raw, b"\x1b]52;") && contains(&raw, b"\x1b[6n"),
+        "the recording is not exact"
+    );
     for format in ["pty", "text"] {
         let mut play = stage.joe.tsh();
         play.args(["play", "--speed=4x", "--format", format, &sid]);
         let (code, seen) = Terminal::start(&mut play, 80, 24)?.finish(30)?;
         assert_eq!(code, 0);
         for text in ["begin", "red", " end"] {
-            assert!(contains(&seen, text.as_bytes()), "{text} is missing in {:?}", String::from_utf8_lossy(&seen));
+            assert!(
+                contains(&seen, text.as_bytes()),
+                "{text} is missing in {:?}",
+                String::from_utf8_lossy(&seen)
+            );
         }
         for part in [&b"\x1b]"[..], b"\x1bP", b"\x1b[6n", b"\x1b[c", b"owned"] {
-            assert!(!contains(&seen, part), "{part:?} reached the terminal: {:?}", String::from_utf8_lossy(&seen));
+            assert!(
+                !contains(&seen, part),
+                "{part:?} reached the terminal: {:?}",
+                String::from_utf8_lossy(&seen)
+            );
         }
     }
     let mut play = stage.joe.tsh();
-    let (_, seen) = Terminal::start(play.args(["play", "--raw", "--format=text", &sid]), 80, 24)?.finish(30)?;
+    let (_, seen) =
+        Terminal::start(play.args(["play", "--raw", "--format=text", &sid]), 80, 24)?.finish(30)?;
     assert!(contains(&seen, b"\x1b]52;"), "--raw is not raw");
     Ok(())
 }
@@ -72,7 +84,12 @@ fn events_as_json_and_yaml_and_files_without_a_server() -> Result<()> {
     let _whole = stage.played(&sid)?;
     let json = stage.joe.run(["play", "--format=json", &sid])?.ok().text();
     let events: serde_json::Value = serde_json::from_str(&json)?;
-    let kinds: Vec<&str> = events.as_array().into_iter().flatten().filter_map(|event| event["event"].as_str()).collect();
+    let kinds: Vec<&str> = events
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|event| event["event"].as_str())
+        .collect();
     assert_eq!(kinds.first(), Some(&"session.start"));
     assert!(kinds.contains(&"print") && kinds.contains(&"session.end"), "{kinds:?}");
     let yaml = stage.joe.run(["play", "--format=yaml", &sid])?.ok().text();
@@ -80,9 +97,12 @@ fn events_as_json_and_yaml_and_files_without_a_server() -> Result<()> {
     // The same from a file, in a home that was never logged in.
     let file = stage.cluster.data_dir().join(format!("log/records/{sid}.tar"));
     let ann = stage.cluster.home("ann")?;
-    let played = ann.run([std::ffi::OsStr::new("play"), "--format=text".as_ref(), file.as_os_str()])?.ok();
+    let played =
+        ann.run([std::ffi::OsStr::new("play"), "--format=text".as_ref(), file.as_os_str()])?.ok();
     assert_eq!(played.text(), "hello\n");
-    let _unknown = stage.joe.run(["play", "00000000-0000-4000-8000-000000000000"])?.fails(5, "not found");
-    let _bad = stage.joe.run(["play", "nonsense"])?.fails(2, "is not a valid session ID (must be GUID)");
+    let _unknown =
+        stage.joe.run(["play", "00000000-0000-4000-8000-000000000000"])?.fails(5, "not found");
+    let _bad =
+        stage.joe.run(["play", "nonsense"])?.fails(2, "is not a valid session ID (must be GUID)");
     Ok(())
 }

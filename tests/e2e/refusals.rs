@@ -26,9 +26,16 @@ fn a_target_without_a_host_certificate() -> Result<()> {
 #[test]
 fn a_login_the_role_does_not_give() -> Result<()> {
     let stage = Stage::new("login")?;
-    let refused = stage.joe.run(["ssh", &format!("--port={}", stage.sshd.port), "nobody-else@127.0.0.1", "true"])?;
+    let refused = stage.joe.run([
+        "ssh",
+        &format!("--port={}", stage.sshd.port),
+        "nobody-else@127.0.0.1",
+        "true",
+    ])?;
     assert_eq!(refused.code, 255, "{}", refused.stderr);
-    let rows = stage.cluster.query("select error from auth where success = false and login = 'nobody-else'")?;
+    let rows = stage
+        .cluster
+        .query("select error from auth where success = false and login = 'nobody-else'")?;
     assert!(rows.iter().any(|row| row[0].contains("nobody-else")), "{rows:?}");
     Ok(())
 }
@@ -38,8 +45,19 @@ fn targets_that_need_the_literal_address() -> Result<()> {
     let stage = Stage::new("targets")?;
     let ann = stage.cluster.user("ann", "access", &stage.login)?;
     let port = stage.sshd.port;
-    for host in ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "127.1", "0.0.0.0", "::1", "::ffff:127.0.0.1", "169.254.169.254"] {
-        let refused = ann.run(["ssh", &format!("--port={port}"), "-l", &stage.login, host, "true"])?;
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0x7f000001",
+        "127.1",
+        "0.0.0.0",
+        "::1",
+        "::ffff:127.0.0.1",
+        "169.254.169.254",
+    ] {
+        let refused =
+            ann.run(["ssh", &format!("--port={port}"), "-l", &stage.login, host, "true"])?;
         assert_eq!(refused.code, 255, "{host}: {}", refused.stderr);
         assert!(refused.text().is_empty());
     }
@@ -71,7 +89,11 @@ fn certificates_that_are_not_right() -> Result<()> {
         let key = folder.join(case.name.replace([' ', '\''], "-"));
         shared_testkit::sshd::make_key(&key)?;
         let mut sign = command("ssh-keygen", &folder);
-        sign.args(["-q", "-s"]).arg(case.ca).args(["-I", "joe"]).args(case.args).arg(key.with_extension("pub"));
+        sign.args(["-q", "-s"])
+            .arg(case.ca)
+            .args(["-I", "joe"])
+            .args(case.args)
+            .arg(key.with_extension("pub"));
         let _signed = run(&mut sign, "", 10)?.ok();
         let mut ssh = command("ssh", &folder);
         ssh.arg("-F").arg(&config).arg("-i").arg(&key).args(["-o", "IdentitiesOnly=yes", "-p"]);
@@ -90,14 +112,25 @@ fn hostile_names_harm_nothing() -> Result<()> {
     let stage = Stage::new("names")?;
     let marker = stage.scratch.path().join("owned");
     let touch = marker.display().to_string();
-    for host in ["-oProxyCommand=touch", "$(touch x)", "a;touch x", "a\nb", "%h", "\x1b]0;x\x07", "a b", "'", "`id`"] {
+    for host in [
+        "-oProxyCommand=touch",
+        "$(touch x)",
+        "a;touch x",
+        "a\nb",
+        "%h",
+        "\x1b]0;x\x07",
+        "a b",
+        "'",
+        "`id`",
+    ] {
         let host = host.replace("touch x", &format!("touch {touch}"));
         let refused = stage.joe.run(["ssh", "-l", &stage.login, "--", &host, "true"])?;
         assert_ne!(refused.code, 0, "{host:?}");
         assert!(!refused.stderr.contains('\x1b'), "{:?}", refused.stderr);
     }
     for user in ["joe; drop table x", "joe\n", "--", "$(id)", "joe\x1b[31m"] {
-        let refused = run(stage.cluster.tctl().args(["users", "add", "--roles=access", "--", user]), "", 30)?;
+        let refused =
+            run(stage.cluster.tctl().args(["users", "add", "--roles=access", "--", user]), "", 30)?;
         assert_ne!(refused.code, 0, "{user:?}");
         assert!(!refused.stderr.contains('\x1b'));
     }
@@ -112,7 +145,13 @@ fn bad_sql_and_statements_that_write() -> Result<()> {
     let bad = query("select from where")?;
     assert_ne!(bad.code, 0);
     assert!(regex::Regex::new(r"line 1:\d+: ")?.is_match(&bad.stderr), "{}", bad.stderr);
-    for sql in ["drop table exec", "create table x as select 1", "insert into exec values (1)", "copy exec to '/tmp/x'", "set a = 1"] {
+    for sql in [
+        "drop table exec",
+        "create table x as select 1",
+        "insert into exec values (1)",
+        "copy exec to '/tmp/x'",
+        "set a = 1",
+    ] {
         let refused = query(sql)?;
         assert_ne!(refused.code, 0, "{sql}");
     }

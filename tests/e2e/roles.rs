@@ -15,7 +15,12 @@ fn sql_needs_list_read_and_use() -> Result<()> {
     let ann = stage.cluster.user("ann", "half", &stage.login)?;
     let sql = "select 1";
     let query = |home: &shared_testkit::Home| {
-        run(command(shared_testkit::bin("tctl"), &home.folder).args(["audit", "query", "exec", sql]), "", 60)
+        run(
+            command(shared_testkit::bin("tctl"), &home.folder)
+                .args(["audit", "query", "exec", sql]),
+            "",
+            60,
+        )
     };
     let _denied = query(&ann)?.fails(4, "access denied");
     let _allowed = query(&stage.joe)?.ok();

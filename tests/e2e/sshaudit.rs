@@ -15,7 +15,11 @@ use crate::support::Stage;
 const EXPECTED: &str = "does not provide protection against post-quantum attacks";
 
 fn installed() -> bool {
-    let found = Command::new("ssh-audit").arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = Command::new("ssh-audit")
+        .arg("--help")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     found.is_ok_and(|status| status.success())
 }
 
@@ -81,7 +85,10 @@ fn nothing_weak_is_offered() -> Result<()> {
     // What comes as OpenSSH is offered GCM alone; others get a longer list, which is as clean.
     let other = clean(&audit(renamed(ssh, "SSH-2.0-PuTTY_Release_0.78")?, &stage.scratch)?);
     assert!(plain.iter().all(|cipher| cipher.contains("-gcm@")), "{plain:?}");
-    assert!(other.len() > plain.len() && other.iter().any(|cipher| cipher.contains("-ctr")), "{other:?}");
+    assert!(
+        other.len() > plain.len() && other.iter().any(|cipher| cipher.contains("-ctr")),
+        "{other:?}"
+    );
     Ok(())
 }
 
@@ -92,11 +99,15 @@ fn clean(report: &Value) -> Vec<String> {
         assert!(offered > 0, "nothing of {kind} was seen: {report}");
     }
     assert_eq!(notes(report, "fail"), [""; 0]);
-    let warnings: Vec<_> = notes(report, "warn").into_iter().filter(|text| !text.contains(EXPECTED)).collect();
+    let warnings: Vec<_> =
+        notes(report, "warn").into_iter().filter(|text| !text.contains(EXPECTED)).collect();
     assert_eq!(warnings, [""; 0]);
     assert_eq!(report["cves"].as_array().map_or(0, Vec::len), 0, "{}", report["cves"]);
     let critical = &report["recommendations"]["critical"];
-    assert!(critical.is_null() || critical.as_object().is_some_and(serde_json::Map::is_empty), "{critical}");
+    assert!(
+        critical.is_null() || critical.as_object().is_some_and(serde_json::Map::is_empty),
+        "{critical}"
+    );
     let ciphers = report["enc"].as_array().into_iter().flatten();
     ciphers.filter_map(|cipher| cipher["algorithm"].as_str().map(str::to_owned)).collect()
 }

@@ -55,7 +55,12 @@ impl Stage {
     }
 
     /// The plain OpenSSH client through the proxy, with the agent at `socket`.
-    pub(crate) fn ssh(&self, socket: &std::path::Path, options: &[&str], remote: &[&str]) -> Result<Command> {
+    pub(crate) fn ssh(
+        &self,
+        socket: &std::path::Path,
+        options: &[&str],
+        remote: &[&str],
+    ) -> Result<Command> {
         let config = self.ssh_config()?;
         let mut ssh = shared_testkit::process::command("ssh", &self.joe.folder);
         ssh.arg("-F").arg(&config).env("SSH_AUTH_SOCK", socket);

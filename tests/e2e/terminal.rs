@@ -15,7 +15,9 @@ fn drive(terminal: &mut Terminal) -> Result<()> {
     terminal.send("echo '北京 に é 👍🏽'\n")?;
     at = terminal.expect("👍🏽", at)?;
     terminal.resize(132, 43)?;
-    terminal.send("until [ \"$(stty size)\" = '43 132' ]; do sleep 0.05; done; stty size; echo si''zed\n")?;
+    terminal.send(
+        "until [ \"$(stty size)\" = '43 132' ]; do sleep 0.05; done; stty size; echo si''zed\n",
+    )?;
     at = terminal.expect("sized", at)?;
     terminal.send("vim.tiny -u NONE -N /tmp/none-such-$$\n")?;
     at = terminal.expect("~", at)?;
@@ -45,8 +47,11 @@ fn tsh_terminal_plays_back_byte_for_byte() -> Result<()> {
 fn openssh_terminal_plays_back_byte_for_byte() -> Result<()> {
     let stage = Stage::new("ptyplain")?;
     let (_guard, socket) = stage.agent("a")?;
-    let _done = run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?.ok();
-    let mut terminal = Terminal::start(&mut stage.ssh(&socket, &["-o", "LogLevel=QUIET"], &[])?, 100, 30)?;
+    let _done =
+        run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?
+            .ok();
+    let mut terminal =
+        Terminal::start(&mut stage.ssh(&socket, &["-o", "LogLevel=QUIET"], &[])?, 100, 30)?;
     drive(&mut terminal)?;
     let (code, seen) = terminal.finish(30)?;
     assert_eq!(code, 3, "{}", String::from_utf8_lossy(&seen));
@@ -70,6 +75,7 @@ fn exit_status_and_signals_come_back() -> Result<()> {
     assert_eq!(rows, [["exit 42", "42"]]);
     // Nobody listens there: the connection itself fails.
     let port = shared_testkit::free_port()?;
-    let _failed = stage.joe.run(["ssh", &format!("--port={port}"), &stage.target(), "true"])?.fails(255, "");
+    let _failed =
+        stage.joe.run(["ssh", &format!("--port={port}"), &stage.target(), "true"])?.fails(255, "");
     Ok(())
 }

@@ -83,12 +83,15 @@ fn a_reader_that_stops_loses_nothing_and_takes_no_memory() -> Result<()> {
 
 #[test]
 fn many_parallel_sessions_are_all_recorded() -> Result<()> {
-    let stage = Stage::with("many", &Default::default(), "MaxStartups 500:30:1000\nMaxSessions 500")?;
+    let stage =
+        Stage::with("many", &Default::default(), "MaxStartups 500:30:1000\nMaxSessions 500")?;
     let count = 60;
     let mut children = Vec::new();
     for number in 0..count {
         let line = format!("echo session-{number}");
-        children.push(stage.tsh_ssh(&[], &[&line]).stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?);
+        children.push(
+            stage.tsh_ssh(&[], &[&line]).stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?,
+        );
     }
     for (number, child) in children.into_iter().enumerate() {
         let output = child.wait_with_output()?;
@@ -97,7 +100,9 @@ fn many_parallel_sessions_are_all_recorded() -> Result<()> {
     let records = stage.cluster.data_dir().join("log/records");
     shared_testkit::until("all recordings", 60, || {
         let files = std::fs::read_dir(&records).ok()?;
-        let tars = files.flatten().filter(|file| file.path().extension().is_some_and(|kind| kind == "tar"));
+        let tars = files
+            .flatten()
+            .filter(|file| file.path().extension().is_some_and(|kind| kind == "tar"));
         (tars.count() == count).then_some(())
     })?;
     let rows = stage.cluster.query("select count(distinct sid) from session_end")?;
@@ -118,8 +123,11 @@ fn scp_sftp_and_rsync_pass_and_their_bytes_are_not_recorded() -> Result<()> {
     let content = noise(3 * MIB);
     let from = stage.scratch.write("from", &content)?;
     let ssh = stage.ssh(&socket, &[], &[])?;
-    let options: Vec<String> =
-        ssh.get_args().take_while(|arg| *arg != "-p").map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let options: Vec<String> = ssh
+        .get_args()
+        .take_while(|arg| *arg != "-p")
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
     let port = stage.sshd.port.to_string();
     for (name, legacy) in [("sftp", false), ("scp", true)] {
         let to = stage.scratch.path().join(name);
@@ -132,7 +140,9 @@ fn scp_sftp_and_rsync_pass_and_their_bytes_are_not_recorded() -> Result<()> {
         let _copied = run(&mut scp, "", 60)?.ok();
         assert_eq!(std::fs::read(&to)?, content, "{name}");
     }
-    let names = stage.cluster.query("select event_type from events where event_type in ('subsystem', 'scp') order by 1")?;
+    let names = stage.cluster.query(
+        "select event_type from events where event_type in ('subsystem', 'scp') order by 1",
+    )?;
     assert_eq!(names, [["scp"], ["subsystem"]]);
     let records = stage.cluster.data_dir().join("log/records");
     for file in std::fs::read_dir(&records)?.flatten() {

@@ -5,5 +5,7 @@ pub mod measure;
 /// The operating system's user, the only login that an unprivileged sshd accepts.
 pub fn login_name() -> String {
     let output = std::process::Command::new("id").arg("-un").output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default()
 }

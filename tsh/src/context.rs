@@ -5,7 +5,9 @@ use std::cell::OnceCell;
 use chrono::Utc;
 use shared_api::client::{Confirm, Timeouts, fetch_authorities};
 use shared_api::stored::stored_authorities;
-use shared_api::{Client, ClientError, ErrorKind, LoginReply, Route, StoredLogin, StoredLoginError};
+use shared_api::{
+    Client, ClientError, ErrorKind, LoginReply, Route, StoredLogin, StoredLoginError,
+};
 use shared_cli::{CliError, ExitCode, Prompter, printable};
 use shared_config::{Profile, ProfileDir, ProfileError};
 use shared_pki::{CaKind, KeyPair, TlsKey, TrustedAuthority};
@@ -47,7 +49,13 @@ impl Login {
     /// Names of the SSH certificate's extensions.
     pub fn extensions(&self) -> Vec<String> {
         let internal = |name: &&str| !name.starts_with("teleport-");
-        self.ssh_cert.extensions().keys().map(String::as_str).filter(internal).map(str::to_owned).collect()
+        self.ssh_cert
+            .extensions()
+            .keys()
+            .map(String::as_str)
+            .filter(internal)
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The key and certificate as an agent holds them.
@@ -147,7 +155,8 @@ impl Ctx {
     pub fn login(&self) -> Result<Login, CliError> {
         let login = self.login_of(&self.profile()?)?.ok_or_else(not_logged_in)?;
         if login.identity.valid_until <= Utc::now() {
-            return Err(CliError::with_exit(ExitCode::NotLoggedIn, "Active profile expired.").hint("tsh login"));
+            return Err(CliError::with_exit(ExitCode::NotLoggedIn, "Active profile expired.")
+                .hint("tsh login"));
         }
         Ok(login)
     }
@@ -173,7 +182,11 @@ impl Ctx {
 
     /// Keys of hosts are kept by the cluster's name: another cluster of that name would become the one that is known
     /// through another proxy, to `tsh` and to OpenSSH.
-    fn refuse_namesake(&self, proxy_host: &str, found: &shared_api::AuthoritiesReply) -> Result<(), CliError> {
+    fn refuse_namesake(
+        &self,
+        proxy_host: &str,
+        found: &shared_api::AuthoritiesReply,
+    ) -> Result<(), CliError> {
         let pins = |authorities: &[TrustedAuthority]| {
             let hosts = authorities.iter().filter(|authority| authority.kind == CaKind::Host);
             hosts.flat_map(TrustedAuthority::pins).collect::<Vec<_>>()
@@ -187,9 +200,16 @@ impl Ctx {
             if !known.is_empty() && !known.iter().any(|pin| claimed.contains(pin)) {
                 return Err(CliError::with_exit(
                     ExitCode::Denied,
-                    format!("{proxy_host} leads to another cluster than {}, and both say they are {}", profile.name(), found.cluster),
+                    format!(
+                        "{proxy_host} leads to another cluster than {}, and both say they are {}",
+                        profile.name(),
+                        found.cluster
+                    ),
                 )
-                .hint(format!("if the cluster was set up anew: tsh logout --proxy={}", profile.name())));
+                .hint(format!(
+                    "if the cluster was set up anew: tsh logout --proxy={}",
+                    profile.name()
+                )));
             }
         }
         Ok(())
@@ -203,17 +223,25 @@ impl Ctx {
     ) -> Result<shared_api::AuthoritiesReply, CliError> {
         let timeouts = Timeouts::default();
         if !pins.is_empty() {
-            return fetch_authorities(route, timeouts, Confirm::Pins(pins)).await.map_err(api_error);
+            return fetch_authorities(route, timeouts, Confirm::Pins(pins))
+                .await
+                .map_err(api_error);
         }
         if let Some(profile) = self.dir.load(proxy_host).map_err(config_error)? {
             let known = stored_authorities(&self.dir, &profile).map_err(stored_error)?;
             if !known.is_empty() {
-                return Ok(shared_api::AuthoritiesReply { cluster: profile.cluster, authorities: known });
+                return Ok(shared_api::AuthoritiesReply {
+                    cluster: profile.cluster,
+                    authorities: known,
+                });
             }
         }
         let mut unasked = None;
         let mut ask = |ca: &shared_api::client::UnverifiedCa| {
-            eprintln!("The host authority of cluster {} is not known here yet. Its pin:", printable(ca.cluster.as_ref()));
+            eprintln!(
+                "The host authority of cluster {} is not known here yet. Its pin:",
+                printable(ca.cluster.as_ref())
+            );
             for pin in &ca.pins {
                 eprintln!("  {pin}");
             }
@@ -227,9 +255,8 @@ impl Ctx {
         };
         let result = fetch_authorities(route, timeouts, Confirm::Ask(&mut ask)).await;
         match (result, unasked) {
-            (Err(_), Some(error)) => {
-                Err(CliError::from_error(&error).hint("--ca-pin=sha256:…, as `tctl status` prints it on the auth server"))
-            }
+            (Err(_), Some(error)) => Err(CliError::from_error(&error)
+                .hint("--ca-pin=sha256:…, as `tctl status` prints it on the auth server")),
             (result, _) => result.map_err(api_error),
         }
     }
@@ -244,19 +271,29 @@ impl Ctx {
             reply.cluster.clone(),
             login.tls_routing,
         );
-        let write = |path: std::path::PathBuf, text: &str| self.dir.write_secret(&path, text.as_bytes()).map_err(config_error);
-        let ssh_key = login.ssh_key.to_openssh_private_pem().map_err(|error| CliError::wrap("write the key", &error))?;
+        let write = |path: std::path::PathBuf, text: &str| {
+            self.dir.write_secret(&path, text.as_bytes()).map_err(config_error)
+        };
+        let ssh_key = login
+            .ssh_key
+            .to_openssh_private_pem()
+            .map_err(|error| CliError::wrap("write the key", &error))?;
         write(self.dir.ssh_key_path(&profile), &ssh_key)?;
-        write(self.dir.ssh_public_key_path(&profile), &format!("{}\n", login.ssh_key.public_openssh()))?;
+        write(
+            self.dir.ssh_public_key_path(&profile),
+            &format!("{}\n", login.ssh_key.public_openssh()),
+        )?;
         write(self.dir.ssh_cert_path(&profile), &format!("{}\n", reply.ssh_cert.trim_end()))?;
         write(self.dir.tls_key_path(&profile), &login.tls_key.to_pem())?;
         write(self.dir.tls_cert_path(&profile), &reply.tls_cert)?;
         let host: Vec<&TrustedAuthority> =
             reply.authorities.iter().filter(|authority| authority.kind == CaKind::Host).collect();
-        let pems: String = host.iter().flat_map(|authority| authority.tls_certs.iter().cloned()).collect();
+        let pems: String =
+            host.iter().flat_map(|authority| authority.tls_certs.iter().cloned()).collect();
         write(self.dir.cas_path(&profile), &pems)?;
         let name = login.proxy_host.parse().ok();
-        let lines: Vec<String> = host.iter().map(|authority| authority.known_hosts_line(name.as_ref())).collect();
+        let lines: Vec<String> =
+            host.iter().map(|authority| authority.known_hosts_line(name.as_ref())).collect();
         self.dir.set_known_hosts(&profile, &lines).map_err(config_error)?;
         self.dir.save(&profile).map_err(config_error)?;
         Ok(profile)
@@ -267,13 +304,18 @@ impl Ctx {
         let loaded = async {
             let login = self.login_of(profile)?.ok_or_else(not_logged_in)?;
             let key = login.agent_key(&shared_ssh::agent::agent_comment(&profile.user))?;
-            load_into_running_agent(&key, &profile.user).await.map_err(|error| CliError::from_error(&error))
+            load_into_running_agent(&key, &profile.user)
+                .await
+                .map_err(|error| CliError::from_error(&error))
         };
         match loaded.await {
             Ok(Loaded::Yes | Loaded::NoAgent) => {}
             Ok(Loaded::Refused(text)) => eprintln!("WARNING: {text}"),
             Err(error) => {
-                eprintln!("WARNING: the certificate was not put into the running ssh-agent: {}", printable(error.message()));
+                eprintln!(
+                    "WARNING: the certificate was not put into the running ssh-agent: {}",
+                    printable(error.message())
+                );
             }
         }
     }
@@ -296,14 +338,20 @@ impl Ctx {
         }
         hosts.truncate(MOST_HOSTS);
         // Completion is a convenience: what cannot be written is not worth an error.
-        self.dir.write_secret(&self.dir.hosts_path(&profile), (hosts.join("\n") + "\n").as_bytes()).ok();
+        self.dir
+            .write_secret(&self.dir.hosts_path(&profile), (hosts.join("\n") + "\n").as_bytes())
+            .ok();
     }
 
     /// Host names kept for completion, the newest first.
     pub fn remembered_hosts(&self) -> Vec<String> {
         let Ok(Some(profile)) = self.current_profile() else { return Vec::new() };
-        let text = self.dir.read_secret(&self.dir.hosts_path(&profile)).ok().flatten().unwrap_or_default();
-        text.lines().filter(|line| line.parse::<shared_types::HostName>().is_ok()).map(str::to_owned).collect()
+        let text =
+            self.dir.read_secret(&self.dir.hosts_path(&profile)).ok().flatten().unwrap_or_default();
+        text.lines()
+            .filter(|line| line.parse::<shared_types::HostName>().is_ok())
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -319,10 +367,19 @@ mod tests {
         let global = GlobalArgs { home: Some(folder.path().to_owned()), ..GlobalArgs::default() };
         let ctx = Ctx::new(global).unwrap();
         let cluster: shared_types::ClusterName = "example.test".parse().unwrap();
-        let authority = || CertAuthority::generate(CaKind::Host, &cluster, Utc::now()).unwrap().trusted();
+        let authority =
+            || CertAuthority::generate(CaKind::Host, &cluster, Utc::now()).unwrap().trusted();
         let (known, other) = (authority(), authority());
-        let profile = Profile::new("good:3080".into(), "good:3023".into(), "joe".parse().unwrap(), cluster.clone(), false);
-        ctx.dir.write_secret(&ctx.dir.cas_path(&profile), known.tls_certs.concat().as_bytes()).unwrap();
+        let profile = Profile::new(
+            "good:3080".into(),
+            "good:3023".into(),
+            "joe".parse().unwrap(),
+            cluster.clone(),
+            false,
+        );
+        ctx.dir
+            .write_secret(&ctx.dir.cas_path(&profile), known.tls_certs.concat().as_bytes())
+            .unwrap();
         ctx.dir.save(&profile).unwrap();
         let reply = |authority: &TrustedAuthority| shared_api::AuthoritiesReply {
             cluster: cluster.clone(),
@@ -333,7 +390,10 @@ mod tests {
         ctx.refuse_namesake("second-door", &reply(&known)).unwrap();
         // The same proxy is compared by its stored authority in the connection itself.
         ctx.refuse_namesake("good", &reply(&other)).unwrap();
-        let elsewhere = shared_api::AuthoritiesReply { cluster: "other.test".parse().unwrap(), ..reply(&other) };
+        let elsewhere = shared_api::AuthoritiesReply {
+            cluster: "other.test".parse().unwrap(),
+            ..reply(&other)
+        };
         ctx.refuse_namesake("evil", &elsewhere).unwrap();
     }
 }

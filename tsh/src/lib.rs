@@ -8,11 +8,10 @@ pub mod ping;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap_complete::engine::ArgValueCompleter;
 use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use shared_cli::{CliError, ExitCode, answer_shell, parse, run_main};
 use tokio::runtime::Builder;
-
 
 use crate::context::Ctx;
 
@@ -68,7 +67,9 @@ impl GlobalArgs {
             return true;
         }
         match std::env::var("TELEPORT_USE_LOCAL_SSH_AGENT") {
-            Ok(value) => !matches!(value.to_ascii_lowercase().as_str(), "false" | "0" | "no" | "f" | "n"),
+            Ok(value) => {
+                !matches!(value.to_ascii_lowercase().as_str(), "false" | "0" | "no" | "f" | "n")
+            }
             Err(_) => true,
         }
     }
@@ -134,15 +135,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, CliErro
         Command::Ls(args) => wait(commands::ls::run(&ctx, &args)),
         Command::Play(args) => wait(commands::play::run(&ctx, &args)),
         Command::Recordings(args) => wait(commands::recordings::run(&ctx, &args)),
-        Command::Ssh(args) => wait_on(Builder::new_current_thread(), commands::ssh::run(&ctx, args)),
+        Command::Ssh(args) => {
+            wait_on(Builder::new_current_thread(), commands::ssh::run(&ctx, args))
+        }
         Command::Agent(args) => wait(commands::agent::run(&ctx, args)),
     }
 }
 
 /// Runs a command that talks to the network. Commands that talk to nobody never start a runtime.
-fn wait(
-    work: impl Future<Output = Result<ExitCode, CliError>>,
-) -> Result<ExitCode, CliError> {
+fn wait(work: impl Future<Output = Result<ExitCode, CliError>>) -> Result<ExitCode, CliError> {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(2);
     wait_on(builder, work)
@@ -155,10 +156,7 @@ fn wait_on(
     work: impl Future<Output = Result<ExitCode, CliError>>,
 ) -> Result<ExitCode, CliError> {
     shared_transport::install_crypto();
-    let runtime = builder
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::wrap("start", &error))?;
+    let runtime = builder.enable_all().build().map_err(|error| CliError::wrap("start", &error))?;
     let result = runtime.block_on(work);
     // A thread may still wait for a key press or a line; it must not hold up the exit.
     runtime.shutdown_background();

@@ -98,7 +98,11 @@ impl std::str::FromStr for ProxyAddr {
 impl ProxyAddr {
     /// `host:port` with brackets where the host is an IPv6 address.
     pub fn join(&self, port: u16) -> String {
-        if self.host.contains(':') { format!("[{}]:{port}", self.host) } else { format!("{}:{port}", self.host) }
+        if self.host.contains(':') {
+            format!("[{}]:{port}", self.host)
+        } else {
+            format!("{}:{port}", self.host)
+        }
     }
 
     /// Finds the proxy; returns its web address and what it says of itself.
@@ -126,7 +130,8 @@ async fn ping(addr: &str, host: &str, insecure: bool) -> Result<Ping, CliError> 
     let mut config = if insecure {
         tls::accept_any_certificate()
     } else {
-        tls::web_client_config(&[]).map_err(|error| CliError::wrap("load the system's certificates", &error))?
+        tls::web_client_config(&[])
+            .map_err(|error| CliError::wrap("load the system's certificates", &error))?
     };
     config.alpn_protocols = vec![shared_transport::alpn::HTTP1.to_vec()];
     let stream = dial(addr, PATIENCE).await.map_err(|error| failed(&error))?;
@@ -134,8 +139,9 @@ async fn ping(addr: &str, host: &str, insecure: bool) -> Result<Ping, CliError> 
         failed(&error).hint("if the proxy's certificate is self-signed, --insecure skips this check; the login itself is verified end to end")
     })?;
     let exchange = async {
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| failed(&error))?;
         let task = tokio::spawn(connection);
         let request = http::Request::get("/webapi/ping")
             .header("host", addr)
@@ -169,7 +175,10 @@ mod tests {
     fn addresses_as_users_write_them() {
         let parse = |text: &str| text.parse::<ProxyAddr>().unwrap();
         let all = parse("p.example.com:443,3023");
-        assert_eq!((all.host.as_str(), all.web_port, all.ssh_port), ("p.example.com", Some(443), Some(3023)));
+        assert_eq!(
+            (all.host.as_str(), all.web_port, all.ssh_port),
+            ("p.example.com", Some(443), Some(3023))
+        );
         assert_eq!(parse("https://p.example.com/").web_port, None);
         assert_eq!(parse("[::1]:3080").join(3080), "[::1]:3080");
         assert_eq!(parse("::1").web_port, None);

@@ -45,8 +45,14 @@ const SINGLE_HOMES: &[(&str, &[&str])] = &[
 
 /// What never reaches a program, however indirectly.
 const UNREACHABLE: &[(&str, &[&str])] = &[
-    ("tsh", &["datafusion", "sqlx", "libsqlite3-sys", "server-core", "server-auth", "server-proxy"]),
-    ("tctl", &["datafusion", "sqlx", "libsqlite3-sys", "server-core", "server-auth", "server-proxy"]),
+    (
+        "tsh",
+        &["datafusion", "sqlx", "libsqlite3-sys", "server-core", "server-auth", "server-proxy"],
+    ),
+    (
+        "tctl",
+        &["datafusion", "sqlx", "libsqlite3-sys", "server-core", "server-auth", "server-proxy"],
+    ),
     ("server-daemon", &["datafusion"]),
 ];
 
@@ -79,7 +85,11 @@ pub(crate) fn check() -> Result<()> {
             }
             for (outside, homes) in SINGLE_HOMES {
                 if dep == outside && !homes.contains(&package.name.as_str()) && height < &8 {
-                    faults.push(format!("{} names {dep}, whose home is {}", package.name, homes.join(", ")));
+                    faults.push(format!(
+                        "{} names {dep}, whose home is {}",
+                        package.name,
+                        homes.join(", ")
+                    ));
                 }
             }
         }

@@ -43,7 +43,10 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
         return Ok(());
     }
     if !present("apt-get") {
-        bail!("missing on this machine: {}; install them with its package manager", missing.join(" "));
+        bail!(
+            "missing on this machine: {}; install them with its package manager",
+            missing.join(" ")
+        );
     }
     let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.starts_with(b"0\n"));
     let apt = |args: &[&str]| {

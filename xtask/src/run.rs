@@ -38,7 +38,8 @@ pub(crate) fn build(what: &[&str], release: bool) -> Result<()> {
 
 /// Where cargo puts programs.
 pub(crate) fn target(release: bool) -> PathBuf {
-    let base = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let base =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     base.join(if release { "release" } else { "debug" })
 }
 

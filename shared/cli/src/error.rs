@@ -214,7 +214,10 @@ mod tests {
     #[test]
     fn message_causes_and_hint_in_order() {
         let error = CliError::wrap("open session", &Outer(Inner)).hint("tsh ls");
-        assert_eq!(text(&error), "ERROR: open session\n  dial node\n  no such host\nhint: tsh ls\n");
+        assert_eq!(
+            text(&error),
+            "ERROR: open session\n  dial node\n  no such host\nhint: tsh ls\n"
+        );
     }
 
     #[test]
@@ -245,6 +248,9 @@ mod tests {
         assert!(CliError::from(gone()).reader_gone);
         let failed = CliError::wrap("ask the auth service", &gone());
         assert!(!failed.reader_gone);
-        assert_eq!(format!("{:?}", run_main(Err(failed))), format!("{:?}", std::process::ExitCode::FAILURE));
+        assert_eq!(
+            format!("{:?}", run_main(Err(failed))),
+            format!("{:?}", std::process::ExitCode::FAILURE)
+        );
     }
 }

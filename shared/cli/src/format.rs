@@ -48,7 +48,9 @@ pub fn write_structured<T: Serialize>(
             let mut bytes = Vec::new();
             let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
             let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, indent);
-            value.serialize(&mut serializer).map_err(|error| CliError::wrap("print JSON", &error))?;
+            value
+                .serialize(&mut serializer)
+                .map_err(|error| CliError::wrap("print JSON", &error))?;
             bytes.push(b'\n');
             harmless_json(bytes)
         }
@@ -67,7 +69,8 @@ pub fn write_structured<T: Serialize>(
 
 /// Prints `value` as JSON in one line.
 pub fn print_json_line<T: Serialize>(value: &T) -> Result<(), CliError> {
-    let mut line = serde_json::to_vec(value).map_err(|error| CliError::wrap("print JSON", &error))?;
+    let mut line =
+        serde_json::to_vec(value).map_err(|error| CliError::wrap("print JSON", &error))?;
     line.push(b'\n');
     std::io::stdout().lock().write_all(&harmless_json(line))?;
     Ok(())

@@ -16,7 +16,7 @@ pub use error::{CliError, ExitCode, report, run_main};
 pub use format::{Format, UnknownFormat, print_json_line, print_structured, write_structured};
 pub use program::{answer_shell, parse, print_completion};
 pub use progress::Progress;
-pub use prompt::{Prompter, PromptError};
+pub use prompt::{PromptError, Prompter};
 pub use raw::RawMode;
 pub use table::Table;
 pub use text::{printable, stdout_is_terminal, terminal_width};

@@ -25,7 +25,9 @@ pub fn answer_shell(command: fn() -> clap::Command, variable: &'static str) {
 /// Prints the script that makes `program` itself the completer of its command line.
 pub fn print_completion(shell: &str, program: &str, variable: &str) -> Result<ExitCode, CliError> {
     let shells = Shells::builtins();
-    let shell = shells.completer(shell).ok_or_else(|| CliError::usage(format!("unknown shell {shell:?}")))?;
+    let shell = shells
+        .completer(shell)
+        .ok_or_else(|| CliError::usage(format!("unknown shell {shell:?}")))?;
     let mut script = Vec::new();
     shell.write_registration(variable, program, program, program, &mut script)?;
     std::io::Write::write_all(&mut std::io::stdout().lock(), &script)?;

@@ -40,7 +40,8 @@ impl Table {
 
     /// Adds a row; cells are made harmless for a terminal.
     pub fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        self.rows.push(cells.into_iter().map(|cell| printable(cell.as_ref()).into_owned()).collect());
+        self.rows
+            .push(cells.into_iter().map(|cell| printable(cell.as_ref()).into_owned()).collect());
     }
 
     /// How many rows there are.
@@ -55,13 +56,7 @@ impl Table {
 
     /// Writes the table for a terminal of `width` columns.
     pub fn write(&self, width: usize, out: &mut dyn Write) -> std::io::Result<()> {
-        let columns = self
-            .titles
-            .iter()
-            .chain(&self.rows)
-            .map(Vec::len)
-            .max()
-            .unwrap_or_default();
+        let columns = self.titles.iter().chain(&self.rows).map(Vec::len).max().unwrap_or_default();
         let mut widths = vec![0_usize; columns];
         for line in self.titles.iter().chain(&self.rows) {
             for (at, cell) in widths.iter_mut().zip(line) {
@@ -134,7 +129,10 @@ mod tests {
     fn fits_the_longest_cell_and_counts_wide_characters() {
         let mut table = Table::new(&["Node Name", "Address"]);
         table.row(["北京", "10.0.0.1:22"]);
-        assert_eq!(shown(&table, 80), "Node Name Address\n--------- -----------\n北京      10.0.0.1:22\n");
+        assert_eq!(
+            shown(&table, 80),
+            "Node Name Address\n--------- -----------\n北京      10.0.0.1:22\n"
+        );
     }
 
     #[test]

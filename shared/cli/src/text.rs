@@ -62,7 +62,10 @@ mod tests {
 
     #[test]
     fn escapes_what_drives_a_terminal() {
-        assert_eq!(printable("a\x1b[31m\u{9b}m\r\n\u{202e}z"), "a\\u{1b}[31m\\u{9b}m\\r\\n\\u{202e}z");
+        assert_eq!(
+            printable("a\x1b[31m\u{9b}m\r\n\u{202e}z"),
+            "a\\u{1b}[31m\\u{9b}m\\r\\n\\u{202e}z"
+        );
         assert!(matches!(printable("北京 é"), Cow::Borrowed("北京 é")));
     }
 }

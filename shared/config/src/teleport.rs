@@ -356,7 +356,8 @@ impl Checker<'_> {
         Ok(AuthConfig {
             cluster_name: auth.cluster_name,
             listen_addr: self.listen("auth_service.listen_addr", auth.listen_addr, 3025)?,
-            public_addr: self.public("auth_service.public_addr", auth.public_addr.map(|list| list.0))?,
+            public_addr: self
+                .public("auth_service.public_addr", auth.public_addr.map(|list| list.0))?,
             tokens: tokens.iter().map(|text| self.static_token(text)).collect::<Result<_, _>>()?,
             session_recording: mode,
             proxy_checks_host_keys: auth.proxy_checks_host_keys.map(|flag| flag.0),
@@ -482,9 +483,12 @@ impl Checker<'_> {
                 3080,
             )?,
             ssh_listen_addr: self.listen("proxy_service.listen_addr", proxy.listen_addr, 3023)?,
-            public_addr: self.public("proxy_service.public_addr", proxy.public_addr.map(|list| list.0))?,
-            ssh_public_addr: self
-                .public("proxy_service.ssh_public_addr", proxy.ssh_public_addr.map(|list| list.0))?,
+            public_addr: self
+                .public("proxy_service.public_addr", proxy.public_addr.map(|list| list.0))?,
+            ssh_public_addr: self.public(
+                "proxy_service.ssh_public_addr",
+                proxy.ssh_public_addr.map(|list| list.0),
+            )?,
             https_keypairs: keypairs
                 .into_iter()
                 .map(|pair| Keypair {
@@ -535,6 +539,19 @@ fn with_port(addr: &str, port: u16) -> String {
         format!("[{addr}]:{port}")
     } else {
         format!("{addr}:{port}")
+    }
+}
+
+/// A host, or a host and a port; an IPv6 address with a port stands in brackets.
+fn is_public(address: &str) -> bool {
+    let is_host = |host: &str| HostName::new(host).is_ok();
+    let is_port = |port: &str| port.parse::<u16>().is_ok();
+    if let Some((host, rest)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return is_host(host) && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
+    }
+    match address.split_once(':') {
+        Some((host, port)) if !port.contains(':') => is_host(host) && is_port(port),
+        _ => is_host(address),
     }
 }
 
@@ -593,18 +610,5 @@ mod tests {
         assert_eq!(with_port("a.example:1", 3025), "a.example:1");
         assert_eq!(with_port("::1", 3025), "[::1]:3025");
         assert_eq!(with_port("[::1]:1", 3025), "[::1]:1");
-    }
-}
-
-/// A host, or a host and a port; an IPv6 address with a port stands in brackets.
-fn is_public(address: &str) -> bool {
-    let is_host = |host: &str| HostName::new(host).is_ok();
-    let is_port = |port: &str| port.parse::<u16>().is_ok();
-    if let Some((host, rest)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return is_host(host) && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
-    }
-    match address.split_once(':') {
-        Some((host, port)) if !port.contains(':') => is_host(host) && is_port(port),
-        _ => is_host(address),
     }
 }

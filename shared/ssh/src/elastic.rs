@@ -45,7 +45,11 @@ impl<S: AsyncWrite + Unpin> Elastic<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Elastic<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         // The loop always has a read going, so this is what carries the buffer on.
         if !self.waiting.is_empty()
             && let Poll::Ready(Err(err)) = self.drain(cx)
@@ -57,7 +61,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Elastic<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Elastic<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.drain(cx) {
             Poll::Ready(Ok(())) => {
                 // What is tried once has to be tried again with the same bytes first, hence the whole of it.
@@ -103,7 +111,10 @@ mod tests {
         let mut stream = Elastic::new(near);
         let sent: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
         for chunk in sent.chunks(777) {
-            tokio::time::timeout(std::time::Duration::from_secs(5), stream.write_all(chunk)).await.unwrap().unwrap();
+            tokio::time::timeout(std::time::Duration::from_secs(5), stream.write_all(chunk))
+                .await
+                .unwrap()
+                .unwrap();
         }
         let reading = tokio::spawn(async move {
             let mut got = Vec::new();

@@ -17,7 +17,11 @@ pub(crate) struct Guarded<S> {
 
 impl<S> Guarded<S> {
     pub(crate) fn new(stream: S, token: CancellationToken) -> Self {
-        Self { stream, cut: Box::pin(token.clone().cancelled_owned()), cut_write: Box::pin(token.cancelled_owned()) }
+        Self {
+            stream,
+            cut: Box::pin(token.clone().cancelled_owned()),
+            cut_write: Box::pin(token.cancelled_owned()),
+        }
     }
 }
 
@@ -26,7 +30,11 @@ fn aborted() -> io::Error {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(aborted()));
         }
@@ -35,7 +43,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.cut_write.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(aborted()));
         }

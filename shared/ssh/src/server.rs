@@ -12,7 +12,10 @@ pub(crate) mod login;
 mod outer;
 mod request;
 
-pub use config::{CipherOverrideError, HostIdentityKey, ServerLimits, check_cipher_names, ciphers_for, server_config};
+pub use config::{
+    CipherOverrideError, HostIdentityKey, ServerLimits, check_cipher_names, ciphers_for,
+    server_config,
+};
 pub use ident::{ClientIdent, Prefixed};
 pub use login::{AuthGate, Login};
 pub use outer::{AgentSource, OuterService, OuterSession, SubsystemReply, serve_outer};

@@ -11,8 +11,8 @@ use russh::keys::ssh_key::{Certificate, HashAlg};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::wire::{
-    AuthMethod, MAX_MESSAGE, Put, Reply, Request, SessionBind, UserAuthRequest, WireError, encode_userauth, frame,
-    parse_reply,
+    AuthMethod, MAX_MESSAGE, Put, Reply, Request, SessionBind, UserAuthRequest, WireError,
+    encode_userauth, frame, parse_reply,
 };
 
 /// How long an agent may take to list its keys.
@@ -177,7 +177,10 @@ mod tests {
         let bound = request_to_sign(&plain(), Some(b"host")).unwrap();
         let parsed = UserAuthRequest::parse(&bound).unwrap();
         assert_eq!(parsed.method, AuthMethod::HostBound(b"host"));
-        assert_eq!((parsed.session_id, parsed.user, parsed.key), (&b"sid"[..], &b"root"[..], &b"blob"[..]));
+        assert_eq!(
+            (parsed.session_id, parsed.user, parsed.key),
+            (&b"sid"[..], &b"root"[..], &b"blob"[..])
+        );
         assert_eq!(request_to_sign(&plain(), None).unwrap(), plain());
     }
 
@@ -204,7 +207,8 @@ mod tests {
             let mut asked = [0_u8; 5];
             far.read_exact(&mut asked).await.unwrap();
             assert!(matches!(parse_request(&asked[4..]), Ok(Request::List)));
-            let entry = crate::wire::IdentityEntry { key: b"not a key".to_vec(), comment: "x".into() };
+            let entry =
+                crate::wire::IdentityEntry { key: b"not a key".to_vec(), comment: "x".into() };
             far.write_all(&frame(&Reply::Identities(vec![entry]).encode())).await.unwrap();
             far
         });

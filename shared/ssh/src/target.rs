@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::keys::PublicKeyOrCertificate;
 use russh::client::{self, AuthResult};
+use russh::keys::PublicKeyOrCertificate;
 use russh::keys::ssh_key::{Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKey};
 use russh::{Channel, Preferred, SshId, cipher, compression, kex, mac};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -55,13 +55,17 @@ pub enum TargetError {
     #[error("ssh: handshake failed: {0}")]
     Handshake(String),
     /// The client's agent has no certificate for this cluster and login.
-    #[error("ssh: handshake failed: ssh: unable to authenticate, the forwarded agent holds no certificate for {login}")]
+    #[error(
+        "ssh: handshake failed: ssh: unable to authenticate, the forwarded agent holds no certificate for {login}"
+    )]
     NoCertificate {
         /// The OS login.
         login: String,
     },
     /// The target took none of the certificates.
-    #[error("ssh: handshake failed: ssh: unable to authenticate, attempted methods [none publickey], no supported methods remain")]
+    #[error(
+        "ssh: handshake failed: ssh: unable to authenticate, attempted methods [none publickey], no supported methods remain"
+    )]
     Refused,
     /// There is no agent to ask.
     #[error("{0}")]
@@ -169,7 +173,12 @@ fn preferred() -> Preferred {
             cipher::AES_256_CTR,
             cipher::AES_128_CTR,
         ]),
-        mac: Cow::Borrowed(&[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512]),
+        mac: Cow::Borrowed(&[
+            mac::HMAC_SHA256_ETM,
+            mac::HMAC_SHA512_ETM,
+            mac::HMAC_SHA256,
+            mac::HMAC_SHA512,
+        ]),
         compression: Cow::Borrowed(&[compression::NONE]),
     }
 }
@@ -185,7 +194,9 @@ fn config() -> client::Config {
 }
 
 /// Reads what a target says up to the end of its identification, and gives the stream back with those bytes in front.
-async fn read_ident<S: AsyncRead + Unpin>(mut stream: S) -> Result<(String, Prefixed<S>), TargetError> {
+async fn read_ident<S: AsyncRead + Unpin>(
+    mut stream: S,
+) -> Result<(String, Prefixed<S>), TargetError> {
     let mut seen = Vec::with_capacity(256);
     let mut line_start = 0;
     loop {
@@ -197,11 +208,15 @@ async fn read_ident<S: AsyncRead + Unpin>(mut stream: S) -> Result<(String, Pref
             Ok(0) => return Err(TargetError::Eof),
             Ok(read) => read,
             // A target that closes with our bytes unread answers with a reset.
-            Err(err) if err.kind() == std::io::ErrorKind::ConnectionReset => return Err(TargetError::Eof),
+            Err(err) if err.kind() == std::io::ErrorKind::ConnectionReset => {
+                return Err(TargetError::Eof);
+            }
             Err(err) => return Err(TargetError::Handshake(err.to_string())),
         };
         seen.extend_from_slice(chunk.get(..read).unwrap_or_default());
-        while let Some(end) = seen.get(line_start..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
+        while let Some(end) =
+            seen.get(line_start..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
+        {
             let line = seen.get(line_start..line_start + end).unwrap_or_default();
             if line.starts_with(b"SSH-") {
                 if !(line.starts_with(b"SSH-2.0-") || line.starts_with(b"SSH-1.99-")) {
@@ -223,7 +238,11 @@ fn knows_hostbound(ident: &str) -> bool {
 
 /// Makes an authenticated connection over `stream`. `agent` opens a fresh channel to the client's agent, and is called
 /// once, after the target has proved who it is.
-pub async fn connect<S, F, A>(stream: S, options: TargetOptions, agent: F) -> Result<Target, TargetError>
+pub async fn connect<S, F, A>(
+    stream: S,
+    options: TargetOptions,
+    agent: F,
+) -> Result<Target, TargetError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: AsyncFnOnce() -> Result<A, String>,
@@ -231,13 +250,20 @@ where
 {
     let (to_agents, agents) = mpsc::channel(AGENT_BACKLOG);
     let allow_agent = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let handler = TargetHandler { host: Arc::clone(&options.host), agents: to_agents, allow_agent: Arc::clone(&allow_agent) };
+    let handler = TargetHandler {
+        host: Arc::clone(&options.host),
+        agents: to_agents,
+        allow_agent: Arc::clone(&allow_agent),
+    };
     let handshake = async {
         let (ident, stream) = read_ident(stream).await?;
-        let handle = client::connect_stream(Arc::new(config()), Elastic::new(stream), handler).await?;
+        let handle =
+            client::connect_stream(Arc::new(config()), Elastic::new(stream), handler).await?;
         Ok::<_, TargetError>((ident, handle))
     };
-    let (ident, mut handle) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| TargetError::Slow)??;
+    let (ident, mut handle) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
+        .await
+        .map_err(|_| TargetError::Slow)??;
 
     let stream = agent().await.map_err(TargetError::NoAgent)?;
     authenticate(&mut handle, &ident, &options, ForwardedAgent::new(stream)).await?;
@@ -256,17 +282,27 @@ async fn authenticate<A: AsyncRead + AsyncWrite + Unpin + Send>(
     {
         tracing::debug!("the forwarded agent does not take a session bind");
     }
-    let host_key = binding.as_ref().map(|binding| binding.host_key()).filter(|_| knows_hostbound(ident));
-    let certificates: Vec<Certificate> =
-        agent.certificates().await?.into_iter().filter(|certificate| (options.certificate)(certificate)).take(MAX_ATTEMPTS).collect();
+    let host_key =
+        binding.as_ref().map(|binding| binding.host_key()).filter(|_| knows_hostbound(ident));
+    let certificates: Vec<Certificate> = agent
+        .certificates()
+        .await?
+        .into_iter()
+        .filter(|certificate| (options.certificate)(certificate))
+        .take(MAX_ATTEMPTS)
+        .collect();
     if certificates.is_empty() {
         return Err(TargetError::NoCertificate { login: options.login.clone() });
     }
     let mut refused_by_agent = None;
     for certificate in certificates {
-        let hash = matches!(certificate.algorithm(), Algorithm::Rsa { .. }).then_some(HashAlg::Sha512);
+        let hash =
+            matches!(certificate.algorithm(), Algorithm::Rsa { .. }).then_some(HashAlg::Sha512);
         let mut signer = HostboundSigner::new(&mut agent, host_key);
-        match handle.authenticate_certificate_with(options.login.as_str(), certificate, hash, &mut signer).await {
+        match handle
+            .authenticate_certificate_with(options.login.as_str(), certificate, hash, &mut signer)
+            .await
+        {
             Ok(AuthResult::Success) => return Ok(()),
             Ok(AuthResult::Failure { .. }) => {}
             Err(AgentError::Refused) => refused_by_agent = Some(AgentError::Refused),
@@ -306,7 +342,10 @@ impl std::fmt::Debug for TargetHandler {
 impl client::Handler for TargetHandler {
     type Error = TargetError;
 
-    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+    async fn check_server_key(
+        &mut self,
+        key: &PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
         match key {
             PublicKeyOrCertificate::Certificate(certificate) => self.host.certificate(certificate),
             PublicKeyOrCertificate::PublicKey { key, .. } => self.host.key(key),
@@ -321,7 +360,9 @@ impl client::Handler for TargetHandler {
         reply: client::ChannelOpenHandle,
         _session: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        if self.allow_agent.load(std::sync::atomic::Ordering::Acquire) && self.agents.try_send(channel).is_ok() {
+        if self.allow_agent.load(std::sync::atomic::Ordering::Acquire)
+            && self.agents.try_send(channel).is_ok()
+        {
             reply.accept().await;
         }
         Ok(())

@@ -59,7 +59,8 @@ impl Cluster {
     /// Starts one in `folder` and waits until it answers.
     pub fn start(folder: &Path, options: &ClusterOptions) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let hosts: String = options.hosts.iter().map(|host| format!("127.0.0.1 {host}\n")).collect();
+        let hosts: String =
+            options.hosts.iter().map(|host| format!("127.0.0.1 {host}\n")).collect();
         std::fs::write(folder.join("hosts"), format!("127.0.0.1 localhost\n{hosts}"))?;
         let mut cluster = Self {
             folder: folder.to_path_buf(),
@@ -75,9 +76,16 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn auth_config(folder: &Path, options: &ClusterOptions, listen: Option<&BTreeMap<String, String>>) -> String {
+    fn auth_config(
+        folder: &Path,
+        options: &ClusterOptions,
+        listen: Option<&BTreeMap<String, String>>,
+    ) -> String {
         let port = |name: &str| {
-            listen.and_then(|listen| listen.get(name)).cloned().unwrap_or_else(|| "127.0.0.1:0".into())
+            listen
+                .and_then(|listen| listen.get(name))
+                .cloned()
+                .unwrap_or_else(|| "127.0.0.1:0".into())
         };
         let mut text = format!(
             "version: v3\nteleport:\n  nodename: gate\n  data_dir: {}\nauth_service:\n  enabled: yes\n  \
@@ -100,7 +108,9 @@ impl Cluster {
         } else {
             text += &format!(
                 "proxy_service:\n  enabled: yes\n  web_listen_addr: {}\n  listen_addr: {}\n  public_addr: localhost\n{}",
-                port("web"), port("ssh"), options.proxy_extra
+                port("web"),
+                port("ssh"),
+                options.proxy_extra
             );
         }
         text + "ssh_service:\n  enabled: no\n"
@@ -121,7 +131,8 @@ impl Cluster {
 
     fn wait_auth(&mut self) -> Result<()> {
         let listen = self.folder.join("auth/listen.json");
-        let wanted: &[&str] = if self.options.two_processes { &["auth"] } else { &["auth", "web", "ssh"] };
+        let wanted: &[&str] =
+            if self.options.two_processes { &["auth"] } else { &["auth", "web", "ssh"] };
         let addresses = wait_listen(&listen, wanted, &mut self.auth)?;
         self.addresses.extend(addresses);
         Ok(())
@@ -131,9 +142,8 @@ impl Cluster {
         let token = self.folder.join("token");
         std::fs::write(&token, "proxy-join-token-of-the-tests\n")?;
         let pin = self.ca_pin()?;
-        let port = |name: &str| {
-            self.addresses.get(name).cloned().unwrap_or_else(|| "127.0.0.1:0".into())
-        };
+        let port =
+            |name: &str| self.addresses.get(name).cloned().unwrap_or_else(|| "127.0.0.1:0".into());
         let config = format!(
             "version: v3\nteleport:\n  nodename: door\n  data_dir: {}\n  auth_server: {}\n  auth_token: {}\n  ca_pin: \"{pin}\"\n\
              auth_service:\n  enabled: no\nproxy_service:\n  enabled: yes\n  web_listen_addr: {}\n  listen_addr: {}\n  \
@@ -146,7 +156,8 @@ impl Cluster {
             self.options.proxy_extra,
         );
         let mut proxy = Self::spawn(&self.folder, &self.options, "proxy", &config)?;
-        let addresses = wait_listen(&self.folder.join("proxy/listen.json"), &["web", "ssh"], &mut proxy)?;
+        let addresses =
+            wait_listen(&self.folder.join("proxy/listen.json"), &["web", "ssh"], &mut proxy)?;
         self.addresses.extend(addresses);
         self.proxy = Some(proxy);
         Ok(())
@@ -194,7 +205,10 @@ impl Cluster {
     }
 
     /// Runs `tctl` and demands success.
-    pub fn tctl_ok<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Outcome> {
+    pub fn tctl_ok<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Outcome> {
         Ok(run(self.tctl().args(args), "", 60)?.ok())
     }
 
@@ -233,7 +247,12 @@ impl Cluster {
             .to_owned();
         let home = self.home(user)?;
         let mut signup = home.tsh();
-        let _done = run(signup.args(["signup", &url, "--insecure", "--ca-pin", &home.pin]), format!("{PASSWORD}\n{PASSWORD}\n"), 60)?.ok();
+        let _done = run(
+            signup.args(["signup", &url, "--insecure", "--ca-pin", &home.pin]),
+            format!("{PASSWORD}\n{PASSWORD}\n"),
+            60,
+        )?
+        .ok();
         Ok(home)
     }
 
@@ -298,13 +317,22 @@ impl Cluster {
         let value: serde_json::Value = serde_json::from_str(&text).with_context(|| text.clone())?;
         let rows = value.as_array().context("a list of rows")?;
         let row = |row: &serde_json::Value| -> Vec<String> {
-            row["data"].as_array().into_iter().flatten().filter_map(|cell| cell.as_str().map(str::to_owned)).collect()
+            row["data"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|cell| cell.as_str().map(str::to_owned))
+                .collect()
         };
         Ok(rows.iter().skip(1).map(row).collect())
     }
 }
 
-fn wait_listen(path: &Path, wanted: &[&str], process: &mut Guard) -> Result<BTreeMap<String, String>> {
+fn wait_listen(
+    path: &Path,
+    wanted: &[&str],
+    process: &mut Guard,
+) -> Result<BTreeMap<String, String>> {
     let found = until(&format!("{} to name its addresses", path.display()), 30, || {
         if !process.running() {
             return Some(None);
@@ -345,12 +373,24 @@ impl Home {
     /// The login command.
     pub fn login_command(&self) -> Command {
         let mut login = self.tsh();
-        login.args(["login", "--insecure", "--proxy", &self.proxy, "--user", &self.user, "--ca-pin", &self.pin]);
+        login.args([
+            "login",
+            "--insecure",
+            "--proxy",
+            &self.proxy,
+            "--user",
+            &self.user,
+            "--ca-pin",
+            &self.pin,
+        ]);
         login
     }
 
     /// Runs `tsh` with these arguments.
-    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Outcome> {
+    pub fn run<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Outcome> {
         run(self.tsh().args(args), "", 120)
     }
 
@@ -361,6 +401,8 @@ impl Home {
 
     /// Where the profile keeps this user's SSH certificate.
     pub fn ssh_certificate(&self) -> PathBuf {
-        self.folder.join(".tsh/keys/localhost").join(format!("{}-ssh/example.test-cert.pub", self.user))
+        self.folder
+            .join(".tsh/keys/localhost")
+            .join(format!("{}-ssh/example.test-cert.pub", self.user))
     }
 }

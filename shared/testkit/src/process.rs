@@ -122,7 +122,14 @@ impl Outcome {
     /// Fails the test unless the program ended with 0.
     #[track_caller]
     pub fn ok(self) -> Self {
-        assert!(self.code == 0, "{} ended with {}\n{}\n{}", self.command, self.code, self.text(), self.stderr);
+        assert!(
+            self.code == 0,
+            "{} ended with {}\n{}\n{}",
+            self.command,
+            self.code,
+            self.text(),
+            self.stderr
+        );
         self
     }
 
@@ -132,7 +139,10 @@ impl Outcome {
         assert!(
             self.code == code && self.stderr.contains(text),
             "{}: wanted {code} and {text:?}, got {}\n{}\n{}",
-            self.command, self.code, self.text(), self.stderr
+            self.command,
+            self.code,
+            self.text(),
+            self.stderr
         );
         self
     }
@@ -178,9 +188,7 @@ pub fn run(command: &mut Command, input: impl AsRef<[u8]>, seconds: u64) -> Resu
     })
 }
 
-fn drain(
-    from: Option<impl std::io::Read + Send + 'static>,
-) -> std::thread::JoinHandle<Vec<u8>> {
+fn drain(from: Option<impl std::io::Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut all = Vec::new();
         if let Some(mut from) = from {

@@ -91,11 +91,16 @@ impl Terminal {
         loop {
             let seen = self.seen();
             let rest = seen.get(from..).unwrap_or_default();
-            if let Some(at) = rest.windows(text.len().max(1)).position(|window| window == text.as_bytes()) {
+            if let Some(at) =
+                rest.windows(text.len().max(1)).position(|window| window == text.as_bytes())
+            {
                 return Ok(from + at + text.len());
             }
             if Instant::now() > deadline {
-                bail!("waited for {text:?}; the terminal shows {:?}", String::from_utf8_lossy(rest));
+                bail!(
+                    "waited for {text:?}; the terminal shows {:?}",
+                    String::from_utf8_lossy(rest)
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -109,7 +114,10 @@ impl Terminal {
                 break status;
             }
             if Instant::now() > deadline {
-                bail!("no end in {seconds} s; the terminal shows {:?}", String::from_utf8_lossy(&self.seen()));
+                bail!(
+                    "no end in {seconds} s; the terminal shows {:?}",
+                    String::from_utf8_lossy(&self.seen())
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         };
@@ -131,4 +139,3 @@ fn set_size(terminal: impl AsFd, columns: u16, rows: u16) -> Result<()> {
     tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
     Ok(())
 }
-

@@ -54,7 +54,10 @@ impl Sshd {
         if let Some(path) = &options.user_ca {
             writeln!(file, "TrustedUserCAKeys {}", path.display())?;
         }
-        writeln!(file, "AuthorizedKeysFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no")?;
+        writeln!(
+            file,
+            "AuthorizedKeysFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no"
+        )?;
         writeln!(file, "UsePAM no\nStrictModes no\nAcceptEnv LANG LC_* GH_*")?;
         writeln!(file, "PidFile {}\nSubsystem sftp internal-sftp", folder.join("pid").display())?;
         // The first value of a keyword wins, so options that override stand in front.
@@ -65,7 +68,8 @@ impl Sshd {
         command.arg("-D").arg("-e").arg("-f").arg(&config);
         let mut process = Guard::start("sshd", &mut command, &folder.join("sshd.log"))?;
         until("sshd to listen", 10, || {
-            (std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() || !process.running()).then_some(())
+            (std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() || !process.running())
+                .then_some(())
         })?;
         anyhow::ensure!(process.running(), "sshd ended: {}", process.log());
         Ok(Self { port, process })

@@ -65,9 +65,11 @@ pub async fn run(connection: &Connection, args: AuditArgs) -> Result<ExitCode, C
         None => from_stdin()?,
     };
     if sql.trim().is_empty() {
-        return Err(CliError::usage("audit query required").hint("tctl audit query exec 'select * from exec limit 10'"));
+        return Err(CliError::usage("audit query required")
+            .hint("tctl audit query exec 'select * from exec limit 10'"));
     }
-    let reply = connection.api.query(&QueryRequest { sql, days }).await.map_err(Connection::error)?;
+    let reply =
+        connection.api.query(&QueryRequest { sql, days }).await.map_err(Connection::error)?;
     print(&reply, format)?;
     Ok(ExitCode::Done)
 }
@@ -84,16 +86,25 @@ fn from_stdin() -> Result<String, CliError> {
 
 fn print(reply: &QueryReply, format: QueryFormat) -> Result<(), CliError> {
     let names = || reply.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
-    let rows = || reply.rows.iter().map(|row| row.iter().map(|cell| cell.clone().unwrap_or_default()).collect::<Vec<_>>());
+    let rows = || {
+        reply
+            .rows
+            .iter()
+            .map(|row| row.iter().map(|cell| cell.clone().unwrap_or_default()).collect::<Vec<_>>())
+    };
     match format {
         QueryFormat::Json => {
-            let lines: Vec<_> =
-                std::iter::once(names()).chain(rows()).map(|data| serde_json::json!({ "data": data })).collect();
+            let lines: Vec<_> = std::iter::once(names())
+                .chain(rows())
+                .map(|data| serde_json::json!({ "data": data }))
+                .collect();
             print_json_line(&lines)?;
         }
         QueryFormat::Yaml => {
-            let lines: Vec<_> =
-                std::iter::once(names()).chain(rows()).map(|data| serde_json::json!({ "data": data })).collect();
+            let lines: Vec<_> = std::iter::once(names())
+                .chain(rows())
+                .map(|data| serde_json::json!({ "data": data }))
+                .collect();
             print_structured(&lines, Format::Yaml)?;
         }
         QueryFormat::Text => {

@@ -61,7 +61,11 @@ struct SignArgs {
 pub async fn run(connection: &Connection, args: AuthArgs) -> Result<ExitCode, CliError> {
     match args.verb {
         Verb::Export { kind } => {
-            let text = connection.api.export_authority(kind.as_deref()).await.map_err(Connection::error)?;
+            let text = connection
+                .api
+                .export_authority(kind.as_deref())
+                .await
+                .map_err(Connection::error)?;
             println!("{}", text.trim_end());
         }
         Verb::Sign(args) => sign(connection, args).await?,
@@ -70,8 +74,12 @@ pub async fn run(connection: &Connection, args: AuthArgs) -> Result<ExitCode, Cl
 }
 
 async fn sign(connection: &Connection, args: SignArgs) -> Result<(), CliError> {
-    let hosts: Vec<String> =
-        args.host.iter().map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect();
+    let hosts: Vec<String> = args
+        .host
+        .iter()
+        .map(|host| host.trim().to_owned())
+        .filter(|host| !host.is_empty())
+        .collect();
     let SignFormat::Openssh = args.format;
     let files = [args.out.clone(), certificate_path(&args.out)];
     let names = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
@@ -79,9 +87,11 @@ async fn sign(connection: &Connection, args: SignArgs) -> Result<(), CliError> {
         return Err(CliError::usage("--user or --host must be specified"));
     }
     if !args.overwrite && files.iter().any(|file| file.exists()) {
-        let sure = Prompter.confirm(&format!("Destination file(s) {names} exist. Overwrite?")).map_err(|error| {
-            CliError::from_error(&error).hint("--overwrite replaces them without asking")
-        })?;
+        let sure = Prompter
+            .confirm(&format!("Destination file(s) {names} exist. Overwrite?"))
+            .map_err(|error| {
+                CliError::from_error(&error).hint("--overwrite replaces them without asking")
+            })?;
         if !sure {
             return Err(CliError::new(format!("not overwriting destination files {names}")));
         }
@@ -93,9 +103,8 @@ async fn sign(connection: &Connection, args: SignArgs) -> Result<(), CliError> {
         );
     }
     let key = KeyPair::generate().map_err(|error| CliError::wrap("make a key", &error))?;
-    let private = key
-        .to_openssh_private_pem()
-        .map_err(|error| CliError::wrap("write the key", &error))?;
+    let private =
+        key.to_openssh_private_pem().map_err(|error| CliError::wrap("write the key", &error))?;
     let ttl_seconds = args.ttl.map(|ttl| ttl.as_std().as_secs());
     let certificate = match args.user {
         None => {
@@ -104,7 +113,8 @@ async fn sign(connection: &Connection, args: SignArgs) -> Result<(), CliError> {
         }
         Some(user) => {
             // The API certifies both keys at once; the TLS half is not asked for here and is dropped.
-            let tls = TlsKey::generate().map_err(|error| CliError::wrap("make a TLS key", &error))?;
+            let tls =
+                TlsKey::generate().map_err(|error| CliError::wrap("make a TLS key", &error))?;
             let request = UserCertsRequest {
                 user: Some(user),
                 ssh_public_key: key.public_openssh(),

@@ -78,7 +78,9 @@ pub async fn get(connection: &Connection, args: &GetArgs) -> Result<ExitCode, Cl
     for ResourceRef { kind, name } in references {
         match name.or_else(|| only_name(kind).map(str::to_owned)) {
             Some(name) => {
-                found.push(connection.api.get_resource(kind, &name).await.map_err(Connection::error)?);
+                found.push(
+                    connection.api.get_resource(kind, &name).await.map_err(Connection::error)?,
+                );
             }
             None => {
                 found.extend(connection.api.list_resources(kind).await.map_err(Connection::error)?);
@@ -97,7 +99,10 @@ pub async fn get(connection: &Connection, args: &GetArgs) -> Result<ExitCode, Cl
         }
         Format::Text => {
             for resource in &found {
-                println!("{}", printable(resource["metadata"]["name"].as_str().unwrap_or_default()));
+                println!(
+                    "{}",
+                    printable(resource["metadata"]["name"].as_str().unwrap_or_default())
+                );
             }
         }
     }
@@ -129,7 +134,8 @@ fn read(file: Option<&std::path::Path>) -> Result<(String, String), CliError> {
     match file {
         Some(path) if path.as_os_str() != "-" => {
             let name = path.display().to_string();
-            let file = std::fs::File::open(path).map_err(|error| CliError::wrap(format!("open {name}"), &error))?;
+            let file = std::fs::File::open(path)
+                .map_err(|error| CliError::wrap(format!("open {name}"), &error))?;
             file.take(LARGEST)
                 .read_to_string(&mut text)
                 .map_err(|error| CliError::wrap(format!("read {name}"), &error))?;
@@ -144,7 +150,8 @@ fn read(file: Option<&std::path::Path>) -> Result<(String, String), CliError> {
 
 /// The resources in `text`.
 fn documents(name: &str, text: &str) -> Result<Vec<Resource>, CliError> {
-    shared_config::read_resources(text, name).map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))
+    shared_config::read_resources(text, name)
+        .map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))
 }
 
 /// `tctl edit`.
@@ -191,7 +198,11 @@ pub async fn edit(connection: &Connection, args: &EditArgs) -> Result<ExitCode, 
         return Err(keep(CliError::usage("kind and name cannot be changed by an edit")));
     }
     // A change, by its own right, and only of what was read: the document carries its revision.
-    connection.api.update_resource(document).await.map_err(|error| keep(Connection::error(error)))?;
+    connection
+        .api
+        .update_resource(document)
+        .await
+        .map_err(|error| keep(Connection::error(error)))?;
     println!("{kind} {:?} has been updated", printable(&name));
     Ok(ExitCode::Done)
 }

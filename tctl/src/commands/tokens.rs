@@ -64,17 +64,28 @@ pub async fn run(connection: &Connection, args: TokensArgs) -> Result<ExitCode, 
                 Some(path) => Some(read_token(&path)?),
                 None => None,
             };
-            let request =
-                CreateTokenRequest { roles, value, ttl_seconds: Some(ttl.as_std().as_secs()), labels: Default::default() };
+            let request = CreateTokenRequest {
+                roles,
+                value,
+                ttl_seconds: Some(ttl.as_std().as_secs()),
+                labels: Default::default(),
+            };
             let reply = connection.api.create_token(&request).await.map_err(Connection::error)?;
             match format {
                 Some(Format::Text) => println!("{}", reply.token.expose()),
                 Some(format) => print_structured(&reply, format)?,
                 None => {
                     println!("The invite token: {}", reply.token.expose());
-                    println!("This token will expire in {} minutes.\n", ttl.as_std().as_secs() / 60);
-                    println!("Put it into a file on the joining host and name the file in teleport.yaml:\n");
-                    println!("  teleport:\n    auth_server: AUTH-HOST:3025\n    auth_token: /path/to/token");
+                    println!(
+                        "This token will expire in {} minutes.\n",
+                        ttl.as_std().as_secs() / 60
+                    );
+                    println!(
+                        "Put it into a file on the joining host and name the file in teleport.yaml:\n"
+                    );
+                    println!(
+                        "  teleport:\n    auth_server: AUTH-HOST:3025\n    auth_token: /path/to/token"
+                    );
                     for pin in &reply.ca_pins {
                         println!("    ca_pin: \"{pin}\"");
                     }
@@ -83,7 +94,11 @@ pub async fn run(connection: &Connection, args: TokensArgs) -> Result<ExitCode, 
         }
         Verb::Ls { with_secrets, format } => list(connection, with_secrets, format).await?,
         Verb::Rm { token } => {
-            connection.api.delete_resource(ResourceKind::Token, &token).await.map_err(Connection::error)?;
+            connection
+                .api
+                .delete_resource(ResourceKind::Token, &token)
+                .await
+                .map_err(Connection::error)?;
             println!("Token {} has been deleted", printable(&token));
         }
     }
@@ -97,7 +112,8 @@ fn read_token(path: &std::path::Path) -> Result<Secret, CliError> {
 }
 
 async fn list(connection: &Connection, with_secrets: bool, format: Format) -> Result<(), CliError> {
-    let mut tokens = connection.api.list_resources(ResourceKind::Token).await.map_err(Connection::error)?;
+    let mut tokens =
+        connection.api.list_resources(ResourceKind::Token).await.map_err(Connection::error)?;
     tokens.sort_by_key(|token| token["metadata"]["expires"].as_str().map(str::to_owned));
     if !with_secrets {
         for token in &mut tokens {
@@ -115,8 +131,12 @@ async fn list(connection: &Connection, with_secrets: bool, format: Format) -> Re
     }
     let mut table = Table::new(&["Token", "Type", "Labels", "Expiry Time (UTC)"]).elastic("Labels");
     for token in &tokens {
-        let roles: Vec<&str> =
-            token["spec"]["roles"].as_array().into_iter().flatten().filter_map(|role| role.as_str()).collect();
+        let roles: Vec<&str> = token["spec"]["roles"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|role| role.as_str())
+            .collect();
         let labels: Vec<String> = token["metadata"]["labels"]
             .as_object()
             .into_iter()
@@ -132,7 +152,12 @@ async fn list(connection: &Connection, with_secrets: bool, format: Format) -> Re
                 format!("{} ({})", at.format("%d %b %y %H:%M UTC"), GoDuration::from_secs(left))
             },
         );
-        table.row([token["metadata"]["name"].as_str().unwrap_or_default(), &roles.join(","), &labels.join(","), &expires]);
+        table.row([
+            token["metadata"]["name"].as_str().unwrap_or_default(),
+            &roles.join(","),
+            &labels.join(","),
+            &expires,
+        ]);
     }
     table.write(terminal_width(), &mut std::io::stdout().lock())?;
     Ok(())

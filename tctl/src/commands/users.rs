@@ -137,13 +137,18 @@ pub async fn run(connection: &Connection, args: UsersArgs) -> Result<ExitCode, C
         Verb::Ls { format } => list(connection, format).await?,
         Verb::Rm { users } => {
             for user in users {
-                connection.api.delete_resource(ResourceKind::User, user.as_ref()).await.map_err(Connection::error)?;
+                connection
+                    .api
+                    .delete_resource(ResourceKind::User, user.as_ref())
+                    .await
+                    .map_err(Connection::error)?;
                 println!("User {:?} has been deleted", user.as_ref());
             }
         }
         Verb::Reset { user, ttl, format } => {
             let request = ResetUserRequest { ttl_seconds: ttl.map(|ttl| ttl.as_std().as_secs()) };
-            let token = connection.api.reset_user(&user, &request).await.map_err(Connection::error)?;
+            let token =
+                connection.api.reset_user(&user, &request).await.map_err(Connection::error)?;
             link(connection, &token, format, "reset", "has been reset", "password reset")?;
         }
     }
@@ -165,7 +170,14 @@ async fn add(connection: &Connection, args: AddArgs) -> Result<(), CliError> {
             error
         }
     })?;
-    link(connection, &token, args.format, "invite", "has been created but requires a password", "user setup")
+    link(
+        connection,
+        &token,
+        args.format,
+        "invite",
+        "has been created but requires a password",
+        "user setup",
+    )
 }
 
 /// Prints the URL with which a user sets a password, and the command that redeems it.
@@ -230,7 +242,8 @@ async fn update(connection: &Connection, args: UpdateArgs) -> Result<(), CliErro
 }
 
 async fn list(connection: &Connection, format: Format) -> Result<(), CliError> {
-    let users = connection.api.list_resources(ResourceKind::User).await.map_err(Connection::error)?;
+    let users =
+        connection.api.list_resources(ResourceKind::User).await.map_err(Connection::error)?;
     if format != Format::Text {
         return print_structured(&users, format);
     }
@@ -240,8 +253,12 @@ async fn list(connection: &Connection, format: Format) -> Result<(), CliError> {
     }
     let mut table = Table::new(&["User", "Roles"]);
     for user in &users {
-        let roles: Vec<&str> =
-            user["spec"]["roles"].as_array().into_iter().flatten().filter_map(|role| role.as_str()).collect();
+        let roles: Vec<&str> = user["spec"]["roles"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|role| role.as_str())
+            .collect();
         table.row([user["metadata"]["name"].as_str().unwrap_or_default(), &roles.join(",")]);
     }
     table.write(terminal_width(), &mut std::io::stdout().lock())?;

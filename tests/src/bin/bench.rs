@@ -58,8 +58,12 @@ enum Way {
     Tsh,
 }
 
-const WAYS: [(Way, &str); 4] =
-    [(Way::Direct, "direct"), (Way::Jump, "ssh -J"), (Way::Proxy, "proxy, ssh"), (Way::Tsh, "proxy, tsh")];
+const WAYS: [(Way, &str); 4] = [
+    (Way::Direct, "direct"),
+    (Way::Jump, "ssh -J"),
+    (Way::Proxy, "proxy, ssh"),
+    (Way::Tsh, "proxy, tsh"),
+];
 
 struct Bench {
     scratch: Scratch,
@@ -86,7 +90,8 @@ impl Bench {
         shared_testkit::until("ssh-agent", 10, || agent_socket.exists().then_some(()))?;
         let mut login_command = joe.login_command();
         login_command.env("SSH_AUTH_SOCK", &agent_socket);
-        let _done = run(&mut login_command, format!("{}\n", shared_testkit::cluster::PASSWORD), 60)?.ok();
+        let _done =
+            run(&mut login_command, format!("{}\n", shared_testkit::cluster::PASSWORD), 60)?.ok();
         let limits = "MaxStartups 1000:30:2000\nMaxSessions 1000";
         let target = cluster.sshd("target", "127.0.0.1,localhost", limits)?;
         let jump = cluster.sshd("jump", "127.0.0.1,localhost", limits)?;
@@ -99,8 +104,12 @@ impl Bench {
         );
         scratch.write("ssh_config", config)?;
         let host_ca = cluster.tctl_ok(["auth", "export", "--type=host"])?.text();
-        let key = host_ca.split_once(' ').and_then(|(_, rest)| rest.split_once(' ')).map(|(_, key)| key);
-        scratch.write("known_hosts", format!("@cert-authority * {}", key.context("host authority")?))?;
+        let key =
+            host_ca.split_once(' ').and_then(|(_, rest)| rest.split_once(' ')).map(|(_, key)| key);
+        scratch.write(
+            "known_hosts",
+            format!("@cert-authority * {}", key.context("host authority")?),
+        )?;
         Ok(Self { scratch, cluster, joe, target, jump, login, _agent: agent, agent_socket })
     }
 
@@ -138,7 +147,8 @@ impl Bench {
 
     fn bulk(&self, rounds: usize, mib: u64) -> Result<()> {
         let remote = format!("head -c {}M /dev/zero", mib);
-        let mut table = Table::new(&format!("bulk, {mib} MiB of command output, MiB/s (proxy CPU s/GiB)"));
+        let mut table =
+            Table::new(&format!("bulk, {mib} MiB of command output, MiB/s (proxy CPU s/GiB)"));
         let mut speeds = vec![Vec::new(); WAYS.len()];
         let mut cpu = vec![Vec::new(); WAYS.len()];
         for _ in 0..rounds {
@@ -161,7 +171,12 @@ impl Bench {
         let base = median(&speeds[1]);
         for (at, (_, name)) in WAYS.iter().enumerate() {
             let speed = median(&speeds[at]);
-            table.row(name, format!("{speed:.0}"), speed / base, format!("({:.2})", median(&cpu[at])));
+            table.row(
+                name,
+                format!("{speed:.0}"),
+                speed / base,
+                format!("({:.2})", median(&cpu[at])),
+            );
         }
         table.print("ssh -J");
         Ok(())
@@ -192,7 +207,8 @@ impl Bench {
         let mut times = vec![Vec::new(); WAYS.len()];
         for _ in 0..rounds {
             for (at, (way, _)) in WAYS.iter().enumerate() {
-                let mut command = self.command(*way, &["-t"], &["stty raw -echo; echo ready; exec cat"]);
+                let mut command =
+                    self.command(*way, &["-t"], &["stty raw -echo; echo ready; exec cat"]);
                 let mut terminal = Terminal::start(&mut command, 80, 24)?;
                 let mut place = terminal.expect("ready", 0)?;
                 std::thread::sleep(Duration::from_millis(100));
@@ -222,7 +238,11 @@ impl Bench {
         let mut children = Vec::new();
         for _ in 0..sessions {
             let mut command = self.command(Way::Proxy, &["-tt"], &["echo up; exec sleep 600"]);
-            children.push(Guard::start("session", command.stdin(Stdio::null()), &self.scratch.path().join("sessions.log"))?);
+            children.push(Guard::start(
+                "session",
+                command.stdin(Stdio::null()),
+                &self.scratch.path().join("sessions.log"),
+            )?);
             std::thread::sleep(Duration::from_millis(20));
         }
         let log = self.scratch.path().join("sessions.log");
@@ -232,7 +252,10 @@ impl Bench {
         })?;
         std::thread::sleep(Duration::from_secs(3));
         let after = process_memory(self.cluster.auth.id());
-        println!("\nmemory per idle recorded session, {sessions} sessions: {:.0} KiB", (after - before) / sessions as f64);
+        println!(
+            "\nmemory per idle recorded session, {sessions} sessions: {:.0} KiB",
+            (after - before) / sessions as f64
+        );
         Ok(())
     }
 

@@ -84,7 +84,10 @@ impl Demo {
             &format!("curl -sS 'https://localhost:{web}/webapi/auth/export?type=user' | sed s/cert-authority\\ // > teleport_user_ca.pub"),
             "",
         )?;
-        self.shell(&format!("{tctl} auth sign --host=127.0.0.1,localhost --format=openssh --out=host"), "")?;
+        self.shell(
+            &format!("{tctl} auth sign --host=127.0.0.1,localhost --format=openssh --out=host"),
+            "",
+        )?;
         let sshd = Sshd::start(
             &self.folder.join("sshd"),
             &SshdOptions {
@@ -103,14 +106,19 @@ impl Demo {
         );
         std::fs::write(self.home.join("servers.yaml"), role)?;
         self.shell(&format!("{tctl} create -f servers.yaml"), "")?;
-        let invited =
-            self.shell(&format!("{tctl} users add joe --roles=access,auditor,servers --logins={login}"), "")?;
+        let invited = self.shell(
+            &format!("{tctl} users add joe --roles=access,auditor,servers --logins={login}"),
+            "",
+        )?;
         let url = invited
             .split_whitespace()
             .find(|word| word.contains("/web/invite/"))
             .context("no invitation was printed")?;
         let pin = self.cluster.ca_pin()?;
-        self.shell(&format!("tsh signup --ca-pin={pin} {url}"), &format!("{PASSWORD}\n{PASSWORD}\n"))?;
+        self.shell(
+            &format!("tsh signup --ca-pin={pin} {url}"),
+            &format!("{PASSWORD}\n{PASSWORD}\n"),
+        )?;
 
         headline("The main job");
         self.shell(
@@ -119,7 +127,10 @@ impl Demo {
         )?;
         self.shell("ssh-add -l", "")?;
         self.shell("tctl status", "")?;
-        self.shell(&format!("tsh ssh --port={port} {login}@127.0.0.1 'echo hello from $(hostname)'"), "")?;
+        self.shell(
+            &format!("tsh ssh --port={port} {login}@127.0.0.1 'echo hello from $(hostname)'"),
+            "",
+        )?;
         self.interactive(&format!("tsh ssh --port={port} {login}@127.0.0.1"))?;
         self.shell("tsh config --host=127.0.0.1 > ssh_config && cat ssh_config", "")?;
         self.shell(
@@ -129,7 +140,8 @@ impl Demo {
             "",
         )?;
         self.shell("tsh recordings ls", "")?;
-        let rows = self.cluster.query("select sid from session_end order by event_time desc limit 1")?;
+        let rows =
+            self.cluster.query("select sid from session_end order by event_time desc limit 1")?;
         let sid = rows.first().and_then(|row| row.first()).context("no session has ended")?.clone();
         self.shell(&format!("tsh play --format=text {sid}"), "")?;
         self.shell(

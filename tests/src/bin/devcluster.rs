@@ -43,7 +43,11 @@ fn main() -> Result<()> {
     println!("web, ssh   {}, {}", cluster.address("web"), cluster.address("ssh"));
     println!("admin      tctl --config {}/auth.yaml …", folder.display());
     println!("user       joe, password {PASSWORD:?}, logged in at HOME={}", joe.folder.display());
-    println!("try        HOME={} tsh ssh --port={} {login}@127.0.0.1", joe.folder.display(), sshd.port);
+    println!(
+        "try        HOME={} tsh ssh --port={} {login}@127.0.0.1",
+        joe.folder.display(),
+        sshd.port
+    );
     println!("Ctrl-C ends it");
     until("the daemon's end", 24 * 3600, || (!cluster.auth.running()).then_some(()))
 }

@@ -24,7 +24,11 @@ pub fn run(args: &CompletionArgs) -> Result<ExitCode, CliError> {
 }
 
 fn context() -> Option<Ctx> {
-    Ctx::new(GlobalArgs { home: std::env::var_os("TELEPORT_HOME").map(Into::into), ..GlobalArgs::default() }).ok()
+    Ctx::new(GlobalArgs {
+        home: std::env::var_os("TELEPORT_HOME").map(Into::into),
+        ..GlobalArgs::default()
+    })
+    .ok()
 }
 
 fn known_logins(ctx: &Ctx) -> Vec<String> {
@@ -34,7 +38,11 @@ fn known_logins(ctx: &Ctx) -> Vec<String> {
 }
 
 fn starting(values: Vec<String>, typed: &str) -> Vec<CompletionCandidate> {
-    values.into_iter().filter(|value| value.starts_with(typed)).map(CompletionCandidate::new).collect()
+    values
+        .into_iter()
+        .filter(|value| value.starts_with(typed))
+        .map(CompletionCandidate::new)
+        .collect()
 }
 
 /// Logins in the certificate.

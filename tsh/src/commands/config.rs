@@ -40,23 +40,29 @@ pub fn run(ctx: &Ctx, args: &ConfigArgs) -> Result<ExitCode, CliError> {
     }
     let cluster = profile.cluster.as_ref();
     let proxy_host = profile.name();
-    let (ssh_host, ssh_port) = profile.ssh_proxy_addr.rsplit_once(':').unwrap_or((proxy_host, "3023"));
+    let (ssh_host, ssh_port) =
+        profile.ssh_proxy_addr.rsplit_once(':').unwrap_or((proxy_host, "3023"));
     let ssh_host = ssh_host.trim_start_matches('[').trim_end_matches(']');
     let key = quoted(&ctx.dir.ssh_key_path(profile))?;
     let certificate = quoted(&ctx.dir.ssh_cert_path(profile))?;
     let known_hosts = quoted(&ctx.dir.known_hosts_path())?;
-    let tsh = std::env::current_exe().map_err(|error| CliError::wrap("find this program", &error))?;
+    let tsh =
+        std::env::current_exe().map_err(|error| CliError::wrap("find this program", &error))?;
     // The same folder of profiles, whatever the environment of the ssh that will run this.
     let tsh = format!("{} --home={}", quoted(&tsh)?, quoted(ctx.dir.path())?);
     let mut patterns = vec![format!("*.{cluster}")];
     patterns.extend(args.host.iter().cloned());
     println!("# Begin generated configuration for {proxy_host} by tsh");
     println!("#");
-    println!("# Servers are verified by the cluster's host authority. To name it in your own known_hosts, use");
+    println!(
+        "# Servers are verified by the cluster's host authority. To name it in your own known_hosts, use"
+    );
     for key in host_keys(&login) {
         println!("#   @cert-authority * {key}");
     }
-    println!("# The proxy needs your agent: log in with a running ssh-agent, or start `tsh agent`.");
+    println!(
+        "# The proxy needs your agent: log in with a running ssh-agent, or start `tsh agent`."
+    );
     println!();
     println!("Host {} {proxy_host}", patterns.join(" "));
     println!("    IdentityFile {key}");
@@ -84,15 +90,19 @@ fn host_keys(login: &Login) -> Vec<String> {
 fn quoted(path: &Path) -> Result<String, CliError> {
     let text = path.to_string_lossy();
     if text.chars().any(|c| c.is_control() || matches!(c, '"' | '\'' | '%' | '\\' | '$' | '`')) {
-        return Err(CliError::new(format!("the path {text:?} cannot be written into an OpenSSH configuration"))
-            .hint("set TELEPORT_HOME to a folder with a plainer name"));
+        return Err(CliError::new(format!(
+            "the path {text:?} cannot be written into an OpenSSH configuration"
+        ))
+        .hint("set TELEPORT_HOME to a folder with a plainer name"));
     }
     Ok(format!("\"{text}\""))
 }
 
 /// A host pattern that stays one word in a configuration and in a command line.
 fn check_pattern(pattern: &str) -> Result<(), CliError> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '*' | '?' | '[' | ']');
+    let plain = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '*' | '?' | '[' | ']')
+    };
     if pattern.is_empty() || pattern.starts_with('-') || !pattern.chars().all(plain) {
         return Err(CliError::usage(format!("{pattern:?} is no host pattern")));
     }

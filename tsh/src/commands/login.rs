@@ -43,7 +43,8 @@ pub async fn run(ctx: &Ctx, args: &LoginArgs) -> Result<ExitCode, CliError> {
     let password = Prompter.secret(&question).map_err(|error| CliError::from_error(&error))?;
     let ssh_key = KeyPair::generate().map_err(|error| CliError::wrap("make an SSH key", &error))?;
     let tls_key = TlsKey::generate().map_err(|error| CliError::wrap("make a TLS key", &error))?;
-    let api = Client::new(ClientConfig::new(route, authorities.authorities, None)).map_err(api_error)?;
+    let api =
+        Client::new(ClientConfig::new(route, authorities.authorities, None)).map_err(api_error)?;
     let request = LoginRequest {
         user: user.clone(),
         password: Secret::from(password),

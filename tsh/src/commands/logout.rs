@@ -11,7 +11,9 @@ pub struct LogoutArgs {}
 /// Removes keys, certificates and agent entries.
 pub async fn run(ctx: &Ctx, _args: &LogoutArgs) -> Result<ExitCode, CliError> {
     match (&ctx.global.proxy, &ctx.global.user) {
-        (None, Some(_)) => Err(CliError::usage("--user without --proxy").hint("give --proxy too, or drop --user")),
+        (None, Some(_)) => {
+            Err(CliError::usage("--user without --proxy").hint("give --proxy too, or drop --user"))
+        }
         (None, None) => {
             let profiles = ctx.dir.profiles().map_err(config_error)?;
             if profiles.is_empty() {
@@ -28,10 +30,15 @@ pub async fn run(ctx: &Ctx, _args: &LogoutArgs) -> Result<ExitCode, CliError> {
             let proxy: crate::ping::ProxyAddr = proxy.parse()?;
             let profile = ctx.dir.load(&proxy.host).map_err(config_error)?;
             let wanted = user.as_deref();
-            match profile.filter(|profile| wanted.is_none_or(|user| profile.user.as_ref() == user)) {
+            match profile.filter(|profile| wanted.is_none_or(|user| profile.user.as_ref() == user))
+            {
                 Some(profile) => {
                     ctx.forget(&profile).await?;
-                    println!("Logged out {} from {}.", printable(profile.user.as_ref()), printable(&proxy.host));
+                    println!(
+                        "Logged out {} from {}.",
+                        printable(profile.user.as_ref()),
+                        printable(&proxy.host)
+                    );
                     Ok(ExitCode::Done)
                 }
                 None => Err(CliError::new(format!(

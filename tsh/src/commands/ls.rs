@@ -39,7 +39,11 @@ pub async fn run(ctx: &Ctx, args: &LsArgs) -> Result<ExitCode, CliError> {
         let labels: Vec<String> = node
             .labels
             .iter()
-            .filter(|(key, _)| !["teleport.dev/", "teleport.hidden/", "teleport.internal/"].iter().any(|space| key.starts_with(space)))
+            .filter(|(key, _)| {
+                !["teleport.dev/", "teleport.hidden/", "teleport.internal/"]
+                    .iter()
+                    .any(|space| key.starts_with(space))
+            })
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
         table.row([node.hostname.as_str(), &node.address, &labels.join(",")]);
@@ -47,7 +51,9 @@ pub async fn run(ctx: &Ctx, args: &LsArgs) -> Result<ExitCode, CliError> {
     table.write(terminal_width(), &mut std::io::stdout().lock())?;
     println!();
     if nodes.is_empty() {
-        eprintln!("No host is registered. Any sshd that trusts the cluster is reached by its name: tsh ssh --port=22 user@host");
+        eprintln!(
+            "No host is registered. Any sshd that trusts the cluster is reached by its name: tsh ssh --port=22 user@host"
+        );
     }
     Ok(ExitCode::Done)
 }

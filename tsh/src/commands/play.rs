@@ -68,7 +68,9 @@ pub async fn run(ctx: &Ctx, args: &PlayArgs) -> Result<ExitCode, CliError> {
     let mut out = std::io::BufWriter::new(stdout.lock());
     let on_terminal = stdout.is_terminal() && !args.raw;
     let result = match args.format {
-        PlayFormat::Json if from_file => export::json_lines(&mut decoder, &mut out).map_err(Failed::from),
+        PlayFormat::Json if from_file => {
+            export::json_lines(&mut decoder, &mut out).map_err(Failed::from)
+        }
         PlayFormat::Json => export::json(&mut decoder, &mut out).map_err(Failed::from),
         PlayFormat::Yaml => export::yaml(&mut decoder, &mut out).map_err(Failed::from),
         PlayFormat::Pty if on_terminal && std::io::stdin().is_terminal() => {
@@ -78,7 +80,9 @@ pub async fn run(ctx: &Ctx, args: &PlayArgs) -> Result<ExitCode, CliError> {
             return terminal::play(decoder, pace);
         }
         PlayFormat::Pty | PlayFormat::Text if on_terminal => filtered(&mut decoder, &mut out),
-        PlayFormat::Pty | PlayFormat::Text => export::text(&mut decoder, &mut out).map_err(Failed::from),
+        PlayFormat::Pty | PlayFormat::Text => {
+            export::text(&mut decoder, &mut out).map_err(Failed::from)
+        }
     };
     let flushed = out.flush();
     result.map_err(Failed::shown)?;
@@ -89,7 +93,8 @@ pub async fn run(ctx: &Ctx, args: &PlayArgs) -> Result<ExitCode, CliError> {
 
 fn pace(args: &PlayArgs) -> Result<Pace, CliError> {
     let speed = args.speed.trim_end_matches('x').parse().unwrap_or(1.0);
-    Pace::new(speed, args.skip_idle_time).map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))
+    Pace::new(speed, args.skip_idle_time)
+        .map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))
 }
 
 /// Why playing stopped.
@@ -118,17 +123,23 @@ impl Failed {
 
 /// What was shown so far is whole; behind it the recording is damaged.
 fn damaged(error: &DecodeError) -> CliError {
-    CliError::from_error(error).context("the recording is damaged; what is before the damage was played")
+    CliError::from_error(error)
+        .context("the recording is damaged; what is before the damage was played")
 }
 
 /// Says how far the recording's chain vouches for what was played.
 fn warn_about_chain<R: std::io::Read>(decoder: &Decoder<R>) {
     match decoder.chain_status() {
         ChainStatus::Intact => {}
-        ChainStatus::Unsigned => eprintln!("note: this recording has no hash chain, so it is not known whether it was altered"),
+        ChainStatus::Unsigned => eprintln!(
+            "note: this recording has no hash chain, so it is not known whether it was altered"
+        ),
         ChainStatus::MissingEnd => eprintln!("WARNING: the recording's end is missing"),
         ChainStatus::Broken { slice, why } => {
-            eprintln!("WARNING: the recording was altered at part {slice}: {}", shared_cli::printable(&why));
+            eprintln!(
+                "WARNING: the recording was altered at part {slice}: {}",
+                shared_cli::printable(&why)
+            );
         }
     }
 }
@@ -174,20 +185,24 @@ async fn open(ctx: &Ctx, args: &PlayArgs) -> Result<(File, Option<SessionId>, bo
         return Ok((file, None, true));
     }
     if path.extension().is_some_and(|kind| kind == "tar") {
-        let file = File::open(path)
-            .map_err(|error| CliError::wrap(format!("open {}", path.display()), &error).exit(ExitCode::NotFound))?;
-        let session = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        let file = File::open(path).map_err(|error| {
+            CliError::wrap(format!("open {}", path.display()), &error).exit(ExitCode::NotFound)
+        })?;
+        let session =
+            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
         return Ok((file, session, true));
     }
-    let session: SessionId = args
-        .session
-        .parse()
-        .map_err(|_| CliError::usage(format!("'{}' is not a valid session ID (must be GUID)", args.session)))?;
+    let session: SessionId = args.session.parse().map_err(|_| {
+        CliError::usage(format!("'{}' is not a valid session ID (must be GUID)", args.session))
+    })?;
     let mut stream = ctx.api()?.recording(&session).await.map_err(|error| {
         let shown = api_error(error);
         if shown.exit_code() == ExitCode::NotFound {
-            CliError::with_exit(ExitCode::NotFound, format!("Recording for session {session} not found."))
-                .hint("tsh recordings ls; a session that still runs has no recording yet")
+            CliError::with_exit(
+                ExitCode::NotFound,
+                format!("Recording for session {session} not found."),
+            )
+            .hint("tsh recordings ls; a session that still runs has no recording yet")
         } else {
             shown
         }

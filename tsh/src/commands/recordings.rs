@@ -47,7 +47,11 @@ pub async fn run(ctx: &Ctx, args: &RecordingsArgs) -> Result<ExitCode, CliError>
     let Verb::Ls(args) = &args.verb;
     let (from, to) = range(args, Utc::now())?;
     let query = RecordingsQuery { from: Some(from), to: Some(to), limit: Some(args.limit) };
-    let ends = ctx.api()?.recordings(&query).await.map_err(|error| api_error(error).context("getting session events"))?;
+    let ends = ctx
+        .api()?
+        .recordings(&query)
+        .await
+        .map_err(|error| api_error(error).context("getting session events"))?;
     if args.format != Format::Text {
         print_structured(&ends, args.format)?;
         return Ok(ExitCode::Done);
@@ -66,7 +70,9 @@ fn range(args: &LsArgs, now: DateTime<Utc>) -> Result<(DateTime<Utc>, DateTime<U
     let midnight = |day: NaiveDate| day.and_time(chrono::NaiveTime::MIN).and_utc();
     if let Some(last) = args.last {
         if args.from_utc.is_some() || args.to_utc.is_some() {
-            return Err(CliError::usage("use of 'last' is mutually exclusive with 'from-utc' and 'to-utc' flags"));
+            return Err(CliError::usage(
+                "use of 'last' is mutually exclusive with 'from-utc' and 'to-utc' flags",
+            ));
         }
         let back = Duration::from_std(last.as_std()).unwrap_or(Duration::days(LONGEST_RANGE));
         return Ok((now - back, now));
@@ -106,11 +112,18 @@ mod tests {
             format: Format::Text,
         };
         let now = DateTime::<Utc>::UNIX_EPOCH;
-        for (from, to) in [(None, Some(NaiveDate::MAX)), (Some(NaiveDate::MAX), None), (Some(NaiveDate::MIN), None)] {
+        for (from, to) in [
+            (None, Some(NaiveDate::MAX)),
+            (Some(NaiveDate::MAX), None),
+            (Some(NaiveDate::MIN), None),
+        ] {
             assert!(range(&args(from, to), now).is_err());
         }
         assert_eq!(range(&args(None, None), now).unwrap().1, now);
-        let last = LsArgs { last: Some(GoDuration(std::time::Duration::from_nanos(i64::MAX as u64))), ..args(None, None) };
+        let last = LsArgs {
+            last: Some(GoDuration(std::time::Duration::from_nanos(i64::MAX as u64))),
+            ..args(None, None)
+        };
         assert!(range(&last, now).is_ok());
     }
 }

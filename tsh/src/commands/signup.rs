@@ -26,11 +26,18 @@ pub async fn run(ctx: &Ctx, args: &SignupArgs) -> Result<ExitCode, CliError> {
     let (web_addr, ping) = proxy.ping(ctx.global.insecure).await?;
     let route = Route::Proxy { addr: web_addr.clone(), cluster: Some(ping.cluster_name.clone()) };
     let authorities = ctx.authorities(&proxy.host, &route, &args.ca_pin).await?;
-    let api = Client::new(ClientConfig::new(route, authorities.authorities, None)).map_err(api_error)?;
-    let info = api.invite_info(&InviteInfoRequest { token: token.clone() }).await.map_err(api_error)?;
+    let api =
+        Client::new(ClientConfig::new(route, authorities.authorities, None)).map_err(api_error)?;
+    let info =
+        api.invite_info(&InviteInfoRequest { token: token.clone() }).await.map_err(api_error)?;
     let what = if info.reset { "Reset the password" } else { "Set a password" };
-    eprintln!("{what} of user {} in cluster {}", printable(info.user.as_ref()), printable(info.cluster.as_ref()));
-    let ask = |question: &str| Prompter.secret(question).map_err(|error| CliError::from_error(&error));
+    eprintln!(
+        "{what} of user {} in cluster {}",
+        printable(info.user.as_ref()),
+        printable(info.cluster.as_ref())
+    );
+    let ask =
+        |question: &str| Prompter.secret(question).map_err(|error| CliError::from_error(&error));
     let password = ask("Enter a new password:")?;
     let length = password.chars().count();
     if !PASSWORD_LENGTH.contains(&length) {
@@ -43,16 +50,24 @@ pub async fn run(ctx: &Ctx, args: &SignupArgs) -> Result<ExitCode, CliError> {
     if *password != *ask("Enter it again:")? {
         return Err(CliError::usage("the two passwords differ"));
     }
-    let reply = api.signup(&SignupRequest { token, password: Secret::from(password) }).await.map_err(api_error)?;
+    let reply = api
+        .signup(&SignupRequest { token, password: Secret::from(password) })
+        .await
+        .map_err(api_error)?;
     println!("The password of {} is set. Log in with:", printable(reply.user.as_ref()));
-    println!("  tsh login --proxy={} --user={}", printable(&web_addr), printable(reply.user.as_ref()));
+    println!(
+        "  tsh login --proxy={} --user={}",
+        printable(&web_addr),
+        printable(reply.user.as_ref())
+    );
     Ok(ExitCode::Done)
 }
 
 /// `https://HOST[:PORT]/web/invite/TOKEN` or `/web/reset/TOKEN`.
 fn parse(text: &str) -> Result<(ProxyAddr, Secret), CliError> {
     let wrong = || {
-        CliError::usage("this is no invitation URL").hint("https://PROXY:3080/web/invite/TOKEN, as `tctl users add` printed it")
+        CliError::usage("this is no invitation URL")
+            .hint("https://PROXY:3080/web/invite/TOKEN, as `tctl users add` printed it")
     };
     let url = url::Url::parse(text).map_err(|_| wrong())?;
     let host = url.host_str().filter(|_| url.scheme() == "https").ok_or_else(wrong)?;
@@ -60,7 +75,9 @@ fn parse(text: &str) -> Result<(ProxyAddr, Secret), CliError> {
     if path.next() != Some("web") || !matches!(path.next(), Some("invite" | "reset")) {
         return Err(wrong());
     }
-    let token = path.next().filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let token = path
+        .next()
+        .filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let address: ProxyAddr = host.parse().map_err(|_: CliError| wrong())?;
     let web_port = Some(url.port().unwrap_or(443));
     Ok((ProxyAddr { web_port, ..address }, Secret::new(token.ok_or_else(wrong)?)))
@@ -72,10 +89,18 @@ mod tests {
 
     #[test]
     fn only_invitation_urls_are_taken() {
-        let (proxy, token) = parse("https://p.example.com:3080/web/invite/0123456789abcdef0123456789abcdef").unwrap();
+        let (proxy, token) =
+            parse("https://p.example.com:3080/web/invite/0123456789abcdef0123456789abcdef")
+                .unwrap();
         assert_eq!((proxy.host.as_str(), proxy.web_port), ("p.example.com", Some(3080)));
         assert_eq!(token.expose(), "0123456789abcdef0123456789abcdef");
-        for wrong in ["http://p/web/invite/00", "https://p/web/login/00", "https://p/web/invite/", "https://p/web/invite/x;y", "p"] {
+        for wrong in [
+            "http://p/web/invite/00",
+            "https://p/web/login/00",
+            "https://p/web/invite/",
+            "https://p/web/invite/x;y",
+            "p",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -19,10 +19,14 @@ pub struct StatusArgs {
 pub fn run(ctx: &Ctx, args: &StatusArgs) -> Result<ExitCode, CliError> {
     let current = ctx.current_profile()?;
     let profiles = ctx.dir.profiles().map_err(config_error)?;
-    let not_logged_in = || CliError::with_exit(ExitCode::NotLoggedIn, "Not logged in.").hint("tsh login --proxy=HOST");
+    let not_logged_in = || {
+        CliError::with_exit(ExitCode::NotLoggedIn, "Not logged in.").hint("tsh login --proxy=HOST")
+    };
     let Some(current) = current else { return Err(not_logged_in()) };
-    let others: Vec<&Profile> = profiles.iter().filter(|profile| profile.name() != current.name()).collect();
-    let expired = ctx.login_of(&current)?.is_none_or(|login| login.identity.valid_until <= Utc::now());
+    let others: Vec<&Profile> =
+        profiles.iter().filter(|profile| profile.name() != current.name()).collect();
+    let expired =
+        ctx.login_of(&current)?.is_none_or(|login| login.identity.valid_until <= Utc::now());
     if args.format != Format::Text {
         let value = serde_json::json!({
             "active": describe(ctx, &current)?,
@@ -36,7 +40,9 @@ pub fn run(ctx: &Ctx, args: &StatusArgs) -> Result<ExitCode, CliError> {
         }
     }
     if expired {
-        return Err(CliError::with_exit(ExitCode::NotLoggedIn, "Active profile expired.").hint("tsh login"));
+        return Err(
+            CliError::with_exit(ExitCode::NotLoggedIn, "Active profile expired.").hint("tsh login")
+        );
     }
     Ok(ExitCode::Done)
 }
@@ -62,7 +68,12 @@ fn describe(ctx: &Ctx, profile: &Profile) -> Result<serde_json::Value, CliError>
 pub fn print_profile(ctx: &Ctx, profile: &Profile, active: bool) -> Result<(), CliError> {
     let mut first = active;
     let mut line = |label: &str, value: &str| {
-        println!("{} {:<20}{}", if first { ">" } else { " " }, format!("{label}:"), printable(value));
+        println!(
+            "{} {:<20}{}",
+            if first { ">" } else { " " },
+            format!("{label}:"),
+            printable(value)
+        );
         first = false;
     };
     line("Profile URL", &format!("https://{}", profile.web_proxy_addr));
@@ -92,7 +103,11 @@ fn validity(until: DateTime<Utc>, now: DateTime<Utc>) -> String {
         _ => {
             let minutes = u64::try_from(left).unwrap_or(0) / 60 * 60;
             let shown = GoDuration::from_secs(minutes).to_string();
-            format!("valid for {}", shown.trim_end_matches("0s").trim_end_matches("h0m").to_owned() + if shown.ends_with("h0m0s") { "h" } else { "" })
+            format!(
+                "valid for {}",
+                shown.trim_end_matches("0s").trim_end_matches("h0m").to_owned()
+                    + if shown.ends_with("h0m0s") { "h" } else { "" }
+            )
         }
     };
     format!("{} [{note}]", until.format("%Y-%m-%d %H:%M:%S +0000 UTC"))

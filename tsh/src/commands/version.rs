@@ -18,7 +18,11 @@ pub struct VersionArgs {
 /// Prints it, with the proxy of the profile when there is one.
 pub fn run(ctx: &Ctx, args: &VersionArgs) -> Result<ExitCode, CliError> {
     let version = env!("CARGO_PKG_VERSION");
-    let proxy = if args.client { None } else { ctx.current_profile().ok().flatten().map(|profile| profile.web_proxy_addr) };
+    let proxy = if args.client {
+        None
+    } else {
+        ctx.current_profile().ok().flatten().map(|profile| profile.web_proxy_addr)
+    };
     match args.format {
         Format::Text => {
             println!("Gatehouse v{version}");

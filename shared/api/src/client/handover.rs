@@ -26,8 +26,9 @@ impl Client {
         let mut config = rustls::ClientConfig::clone(&current);
         config.alpn_protocols = vec![alpn::AUTH_HANDOVER.to_vec()];
         let fault = |source| ClientError::Tls { addr: addr.to_owned(), source };
-        let mut stream =
-            tls::connect(Arc::new(config), &self.server_name(), stream, limit).await.map_err(fault)?;
+        let mut stream = tls::connect(Arc::new(config), &self.server_name(), stream, limit)
+            .await
+            .map_err(fault)?;
         let canonical = SocketAddr::new(client.ip().to_canonical(), client.port());
         let written = async {
             stream.write_all(format!("{canonical}\n").as_bytes()).await?;

@@ -46,7 +46,11 @@ impl AuthPath for RemoteAuth {
             Ok(auth) => auth,
             Err(err) => {
                 let err: &dyn std::error::Error = &err;
-                tracing::warn!(addr = self.client.route().addr(), error = err, "auth service cannot be reached");
+                tracing::warn!(
+                    addr = self.client.route().addr(),
+                    error = err,
+                    "auth service cannot be reached"
+                );
                 return;
             }
         };
@@ -66,7 +70,10 @@ pub struct InProcessAuth<F>(F);
 
 impl<F> InProcessAuth<F>
 where
-    F: Fn(AuthStream, SocketAddr, CancellationToken) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    F: Fn(AuthStream, SocketAddr, CancellationToken) -> BoxFuture<'static, ()>
+        + Send
+        + Sync
+        + 'static,
 {
     /// `serve` takes a connection with the address of its client.
     pub fn new(serve: F) -> Self {
@@ -83,7 +90,10 @@ impl<F> std::fmt::Debug for InProcessAuth<F> {
 #[async_trait]
 impl<F> AuthPath for InProcessAuth<F>
 where
-    F: Fn(AuthStream, SocketAddr, CancellationToken) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    F: Fn(AuthStream, SocketAddr, CancellationToken) -> BoxFuture<'static, ()>
+        + Send
+        + Sync
+        + 'static,
 {
     async fn pass(&self, stream: AuthStream, client: SocketAddr, ending: CancellationToken) {
         (self.0)(stream, client, ending).await;

@@ -19,7 +19,11 @@ pub(crate) struct RateLimit {
 impl RateLimit {
     /// `burst` at once, then `count` in every `period`.
     pub(crate) fn new(count: u32, period: Duration, burst: u32) -> Self {
-        Self { burst: f64::from(burst), per_second: f64::from(count) / period.as_secs_f64(), buckets: Mutex::default() }
+        Self {
+            burst: f64::from(burst),
+            per_second: f64::from(count) / period.as_secs_f64(),
+            buckets: Mutex::default(),
+        }
     }
 
     /// Whether `address` may go on.
@@ -27,7 +31,9 @@ impl RateLimit {
         let key = network_of(address);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&key) {
-            buckets.retain(|_, (tokens, since)| *tokens + elapsed(*since, now) * self.per_second < self.burst);
+            buckets.retain(|_, (tokens, since)| {
+                *tokens + elapsed(*since, now) * self.per_second < self.burst
+            });
             if buckets.len() >= MAX_ADDRESSES {
                 buckets.clear();
             }
@@ -66,7 +72,10 @@ mod tests {
         let limit = RateLimit::new(20, Duration::from_secs(60), 40);
         let (start, peer) = (Instant::now(), "192.0.2.1".parse().unwrap());
         assert_eq!((0..100).filter(|_| limit.admit(peer, start)).count(), 40);
-        assert_eq!((0..100).filter(|_| limit.admit(peer, start + Duration::from_secs(30))).count(), 10);
+        assert_eq!(
+            (0..100).filter(|_| limit.admit(peer, start + Duration::from_secs(30))).count(),
+            10
+        );
         assert!(limit.admit("192.0.2.2".parse().unwrap(), start), "others are not affected");
     }
 

@@ -13,7 +13,12 @@ pub(crate) struct ListenAddrs {
 }
 
 /// The document of `/webapi/ping` and, with less about authentication, `/webapi/find`.
-pub(crate) fn document(state: &ClusterState, settings: &ProxySettings, listen: &ListenAddrs, whole: bool) -> Value {
+pub(crate) fn document(
+    state: &ClusterState,
+    settings: &ProxySettings,
+    listen: &ListenAddrs,
+    whole: bool,
+) -> Value {
     let first = |addrs: &[String]| addrs.first().cloned().unwrap_or_default();
     let mut auth = json!({
         "type": "local",
@@ -30,7 +35,8 @@ pub(crate) fn document(state: &ClusterState, settings: &ProxySettings, listen: &
         "signature_algorithm_suite": "balanced-v1",
     });
     if !whole {
-        auth = json!({ "type": "", "private_key_policy": "", "device_trust": {}, "has_motd": false });
+        auth =
+            json!({ "type": "", "private_key_policy": "", "device_trust": {}, "has_motd": false });
     }
     json!({
         "auth": auth,

@@ -9,8 +9,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use server_core::{Authority, EventSpool, RecordingSpool, SpoolError};
 use server_core::spool::{EventSpoolSettings, RecordingSpoolSettings};
+use server_core::{Authority, EventSpool, RecordingSpool, SpoolError};
 use shared_transport::tls::TlsError;
 use shared_transport::{AcceptLimits, Protocol, Rewind, alpn};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -102,7 +102,8 @@ impl ProxyService {
         authority: Arc<dyn Authority>,
         auth: Arc<dyn AuthPath>,
     ) -> Result<Self, StartError> {
-        shared_ssh::server::check_cipher_names(&settings.ssh_ciphers).map_err(StartError::Ciphers)?;
+        shared_ssh::server::check_cipher_names(&settings.ssh_ciphers)
+            .map_err(StartError::Ciphers)?;
         let settings = Arc::new(settings);
         let config_of = Arc::clone(&settings);
         let tls = tokio::task::spawn_blocking(move || crate::web_cert::server_config(&config_of))
@@ -111,7 +112,8 @@ impl ProxyService {
         let never = CancellationToken::new();
         let folder = settings.data_dir.join("log/events-spool");
         let events =
-            EventSpool::open(folder, Arc::clone(&authority), EventSpoolSettings::default(), &never).await?;
+            EventSpool::open(folder, Arc::clone(&authority), EventSpoolSettings::default(), &never)
+                .await?;
         let recordings = RecordingSpool::open(
             &settings.data_dir,
             Arc::clone(&authority),
@@ -119,19 +121,29 @@ impl ProxyService {
             &never,
         )
         .await?;
-        let ssh = SshProxy::new(Arc::clone(&settings), Arc::clone(&authority), Arc::clone(&events), Arc::clone(&recordings))?;
+        let ssh = SshProxy::new(
+            Arc::clone(&settings),
+            Arc::clone(&authority),
+            Arc::clone(&events),
+            Arc::clone(&recordings),
+        )?;
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let shards = Arc::new(Shards::start(threads).map_err(StartError::Threads)?);
         Ok(Self { settings, ssh: Arc::new(ssh), auth, authority, events, recordings, tls, shards })
     }
 
     /// Serves until `shutdown`, then lets sessions end within the drain's limit.
-    pub async fn run(self, listeners: ProxyListeners, shutdown: CancellationToken) -> Result<(), StartError> {
+    pub async fn run(
+        self,
+        listeners: ProxyListeners,
+        shutdown: CancellationToken,
+    ) -> Result<(), StartError> {
         let local = |listener: &TcpListener| listener.local_addr().map_err(StartError::Listener);
         let (web_addr, ssh_addr) = (local(&listeners.web)?, local(&listeners.ssh)?);
         let listen = ListenAddrs { web: web_addr.to_string(), ssh: ssh_addr.to_string() };
         self.ssh.listening(&[web_addr, ssh_addr]);
-        let router = crate::web::router(Arc::clone(&self.authority), Arc::clone(&self.settings), listen);
+        let router =
+            crate::web::router(Arc::clone(&self.authority), Arc::clone(&self.settings), listen);
         let port = Arc::new(WebPort {
             settings: Arc::clone(&self.settings),
             ssh: Arc::clone(&self.ssh),
@@ -147,26 +159,42 @@ impl ProxyService {
             drain: self.settings.timeouts.drain + Duration::from_secs(5),
         };
         let ssh_limits = limits;
-        let web = shared_transport::serve(listeners.web, limits, shutdown.clone(), move |stream, peer, ending| {
-            let port = Arc::clone(&port);
-            async move { port.connection(stream, peer, ending).await }
-        });
+        let web = shared_transport::serve(
+            listeners.web,
+            limits,
+            shutdown.clone(),
+            move |stream, peer, ending| {
+                let port = Arc::clone(&port);
+                async move { port.connection(stream, peer, ending).await }
+            },
+        );
         let (proxy, shards) = (Arc::clone(&self.ssh), Arc::clone(&self.shards));
-        let ssh = shared_transport::serve(listeners.ssh, ssh_limits, shutdown, move |stream, peer, ending| {
-            let (proxy, shards) = (Arc::clone(&proxy), Arc::clone(&shards));
-            async move {
-                let ends = Ends { peer, local: stream.local_addr().ok() };
-                let serve = move |stream| async move { proxy.connection(Rewind::new(stream), ends, ending).await };
-                shards.run(stream, serve).await;
-            }
-        });
+        let ssh = shared_transport::serve(
+            listeners.ssh,
+            ssh_limits,
+            shutdown,
+            move |stream, peer, ending| {
+                let (proxy, shards) = (Arc::clone(&proxy), Arc::clone(&shards));
+                async move {
+                    let ends = Ends { peer, local: stream.local_addr().ok() };
+                    let serve = move |stream| async move {
+                        proxy.connection(Rewind::new(stream), ends, ending).await
+                    };
+                    shards.run(stream, serve).await;
+                }
+            },
+        );
         let (web, ssh) = tokio::join!(web, ssh);
         if web.left + ssh.left > 0 {
             tracing::warn!(connections = web.left + ssh.left, "connections did not end in time");
         }
         let drained = tokio::join!(self.events.drain(FLUSH), self.recordings.drain(FLUSH));
         if drained != (true, true) {
-            tracing::warn!(events = self.events.pending(), recordings = self.recordings.waiting(), "left for the next start");
+            tracing::warn!(
+                events = self.events.pending(),
+                recordings = self.recordings.waiting(),
+                "left for the next start"
+            );
         }
         Ok(())
     }
@@ -183,7 +211,12 @@ struct WebPort {
 }
 
 impl WebPort {
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, ending: CancellationToken) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        ending: CancellationToken,
+    ) {
         let ends = Ends { peer, local: stream.local_addr().ok() };
         let mut stream = Rewind::new(stream);
         match shared_transport::detect(&mut stream, FIRST_BYTES).await {
@@ -200,7 +233,12 @@ impl WebPort {
         }
     }
 
-    async fn tls(self: Arc<Self>, mut stream: Rewind<TcpStream>, ends: Ends, ending: CancellationToken) {
+    async fn tls(
+        self: Arc<Self>,
+        mut stream: Rewind<TcpStream>,
+        ends: Ends,
+        ending: CancellationToken,
+    ) {
         let peer = ends.peer;
         let hello = match shared_transport::client_hello(&mut stream, HANDSHAKE).await {
             Ok(hello) => hello,
@@ -219,7 +257,9 @@ impl WebPort {
         }
         if hello.alpn.iter().any(|name| name.as_slice() == alpn::PROXY_SSH) {
             let ((stream, seen), port) = (stream.into_parts(), Arc::clone(&self));
-            let serve = move |stream| async move { port.terminate(Rewind::with_seen(stream, &seen), ends, ending).await };
+            let serve = move |stream| async move {
+                port.terminate(Rewind::with_seen(stream, &seen), ends, ending).await
+            };
             self.shards.run(stream, serve).await;
         } else {
             self.terminate(stream, ends, ending).await;
@@ -229,13 +269,14 @@ impl WebPort {
     /// Ends TLS here, and serves what is inside.
     async fn terminate(&self, stream: Rewind<TcpStream>, ends: Ends, ending: CancellationToken) {
         let peer = ends.peer;
-        let stream = match shared_transport::tls::accept(Arc::clone(&self.tls), stream, HANDSHAKE).await {
-            Ok(stream) => stream,
-            Err(err) => {
-                tracing::debug!(%peer, error = %err, "tls handshake");
-                return;
-            }
-        };
+        let stream =
+            match shared_transport::tls::accept(Arc::clone(&self.tls), stream, HANDSHAKE).await {
+                Ok(stream) => stream,
+                Err(err) => {
+                    tracing::debug!(%peer, error = %err, "tls handshake");
+                    return;
+                }
+            };
         if stream.get_ref().1.alpn_protocol() == Some(alpn::PROXY_SSH) {
             self.ssh.connection(Rewind::new(stream), ends, ending).await;
         } else {

@@ -98,7 +98,10 @@ impl ProxySettings {
         cluster_addrs: Vec<SocketAddr>,
     ) -> Self {
         Self {
-            public: PublicAddrs { web: config.public_addr.clone(), ssh: config.ssh_public_addr.clone() },
+            public: PublicAddrs {
+                web: config.public_addr.clone(),
+                ssh: config.ssh_public_addr.clone(),
+            },
             https_keypairs: config
                 .https_keypairs
                 .iter()
@@ -107,7 +110,9 @@ impl ProxySettings {
             ssh_ciphers: config.ssh_ciphers.clone().unwrap_or_default(),
             exec_bucket: match config.exec_recording {
                 ExecRecording::Full => None,
-                ExecRecording::Bucket { burst_bytes, bytes_per_second } => Some((burst_bytes, bytes_per_second)),
+                ExecRecording::Bucket { burst_bytes, bytes_per_second } => {
+                    Some((burst_bytes, bytes_per_second))
+                }
             },
             cluster_addrs,
             ..Self::new(data_dir, host_id, nodename)
@@ -116,9 +121,12 @@ impl ProxySettings {
 
     /// The names, without ports, under which users reach this proxy.
     pub(crate) fn host_names(&self) -> Vec<String> {
-        let all = self.public.web.iter().chain(&self.public.ssh).map(|addr| host_of(addr).to_owned());
+        let all =
+            self.public.web.iter().chain(&self.public.ssh).map(|addr| host_of(addr).to_owned());
         let mut names: Vec<String> = Vec::new();
-        for name in all.chain([self.nodename.clone(), "localhost".into(), "127.0.0.1".into(), "::1".into()]) {
+        for name in
+            all.chain([self.nodename.clone(), "localhost".into(), "127.0.0.1".into(), "::1".into()])
+        {
             if !name.is_empty() && !names.contains(&name) {
                 names.push(name);
             }
@@ -133,7 +141,11 @@ pub(crate) fn host_of(addr: &str) -> &str {
         return rest.split(']').next().unwrap_or_default();
     }
     match addr.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some((host, port))
+            if !host.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            host
+        }
         _ => addr,
     }
 }

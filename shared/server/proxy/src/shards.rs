@@ -40,7 +40,8 @@ impl Shards {
         let stop = CancellationToken::new();
         let mut shards = Vec::new();
         for number in 0..threads.max(1) {
-            let runtime = Builder::new_current_thread().enable_all().thread_name("ssh-blocking").build()?;
+            let runtime =
+                Builder::new_current_thread().enable_all().thread_name("ssh-blocking").build()?;
             let connections = AtomicUsize::new(0);
             shards.push(Arc::new(Shard { runtime: runtime.handle().clone(), connections }));
             let stopped = stop.clone();
@@ -55,14 +56,18 @@ impl Shards {
 
     /// The shard with the fewest connections, and one more on it.
     fn place(&self) -> Option<Place> {
-        let shard = self.shards.iter().min_by_key(|shard| shard.connections.load(Ordering::Relaxed))?;
+        let shard =
+            self.shards.iter().min_by_key(|shard| shard.connections.load(Ordering::Relaxed))?;
         shard.connections.fetch_add(1, Ordering::Relaxed);
         Some(Place(Arc::clone(shard)))
     }
 
     /// Serves a connection on one of the threads, to its end. Dropped before, the connection ends.
-    pub(crate) async fn run<F>(&self, stream: TcpStream, serve: impl FnOnce(TcpStream) -> F + Send + 'static)
-    where
+    pub(crate) async fn run<F>(
+        &self,
+        stream: TcpStream,
+        serve: impl FnOnce(TcpStream) -> F + Send + 'static,
+    ) where
         F: Future<Output = ()> + Send + 'static,
     {
         let Some(place) = self.place() else { return };

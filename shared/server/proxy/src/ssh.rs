@@ -95,12 +95,17 @@ impl SshProxy {
     }
 
     /// Serves one connection to its end. After `ending`, sessions have the drain's time.
-    pub(crate) async fn connection<S>(self: &Arc<Self>, mut stream: Rewind<S>, ends: Ends, ending: CancellationToken)
-    where
+    pub(crate) async fn connection<S>(
+        self: &Arc<Self>,
+        mut stream: Rewind<S>,
+        ends: Ends,
+        ending: CancellationToken,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let peer = ends.peer;
-        let place = tokio::time::timeout(STARTUP_WAIT, Arc::clone(&self.startups).acquire_owned()).await;
+        let place =
+            tokio::time::timeout(STARTUP_WAIT, Arc::clone(&self.startups).acquire_owned()).await;
         let Ok(Ok(place)) = place else {
             tracing::warn!(%peer, "too many connections before login");
             return;
@@ -124,7 +129,13 @@ impl SshProxy {
         let config = server_config(&identity, ciphers.clone(), &self.limits());
         let stop = CancellationToken::new();
         let door = Arc::new(Door::new(Arc::clone(self), ends, ciphers, place, stop.clone()));
-        let mut serving = std::pin::pin!(serve_outer(door, stream, config, self.settings.timeouts.auth, stop.clone()));
+        let mut serving = std::pin::pin!(serve_outer(
+            door,
+            stream,
+            config,
+            self.settings.timeouts.auth,
+            stop.clone()
+        ));
         let overdue = async {
             ending.cancelled().await;
             tokio::time::sleep(self.settings.timeouts.drain).await;
@@ -137,7 +148,8 @@ impl SshProxy {
             }
         };
         if let (false, Some(user)) = (login.admitted, &login.user) {
-            self.not_admitted(ends, user, login.failure.as_deref().unwrap_or("connection ended")).await;
+            self.not_admitted(ends, user, login.failure.as_deref().unwrap_or("connection ended"))
+                .await;
         }
     }
 
@@ -148,7 +160,8 @@ impl SshProxy {
         if !self.failures.admit(peer.ip(), Instant::now()) {
             return;
         }
-        let event = events::not_admitted(user, why, events::connection(ends), self.settings.host_id);
+        let event =
+            events::not_admitted(user, why, events::connection(ends), self.settings.host_id);
         if let Err(err) = self.events.emit(vec![event]).await {
             tracing::error!(error = %err, "audit event is lost");
         }

@@ -75,7 +75,12 @@ impl Cluster {
         });
     }
 
-    fn host_cert(&self, names: Vec<String>, key: shared_pki::ssh_key::PublicKey, role: SystemRole) -> String {
+    fn host_cert(
+        &self,
+        names: Vec<String>,
+        key: shared_pki::ssh_key::PublicKey,
+        role: SystemRole,
+    ) -> String {
         let spec = HostCertSpec {
             public_key: key,
             principals: names,
@@ -104,7 +109,8 @@ impl Cluster {
         let certificate = self.user.ssh_ca().unwrap().sign_user(spec).unwrap();
         private(path, &key.to_openssh_private_pem().unwrap());
         std::fs::write(path.with_extension("pub"), key.public_openssh()).unwrap();
-        std::fs::write(format!("{}-cert.pub", path.display()), certificate.to_openssh().unwrap()).unwrap();
+        std::fs::write(format!("{}-cert.pub", path.display()), certificate.to_openssh().unwrap())
+            .unwrap();
     }
 
     pub(crate) fn seen(&self, kind: &str) -> Vec<serde_json::Value> {
@@ -124,7 +130,11 @@ impl Cluster {
             if seen.len() >= count {
                 return seen;
             }
-            assert!(tokio::time::Instant::now() < deadline, "only {} of {count} {kind}", seen.len());
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "only {} of {count} {kind}",
+                seen.len()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -133,7 +143,13 @@ impl Cluster {
 fn private(path: &Path, text: &str) {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
 
@@ -147,7 +163,11 @@ impl Authority for Cluster {
         self.state.subscribe()
     }
 
-    async fn sign_proxy_host(&self, principals: Vec<String>, public_key: &str) -> Result<String, AuthorityError> {
+    async fn sign_proxy_host(
+        &self,
+        principals: Vec<String>,
+        public_key: &str,
+    ) -> Result<String, AuthorityError> {
         let key = shared_pki::ssh_key::PublicKey::from_openssh(public_key).unwrap();
         Ok(self.host_cert(principals, key, SystemRole::Proxy))
     }
@@ -157,14 +177,29 @@ impl Authority for Cluster {
         Ok(())
     }
 
-    async fn upload_part(&self, upload: Uuid, _session: &SessionId, part: u64, bytes: Bytes) -> Result<(), AuthorityError> {
+    async fn upload_part(
+        &self,
+        upload: Uuid,
+        _session: &SessionId,
+        part: u64,
+        bytes: Bytes,
+    ) -> Result<(), AuthorityError> {
         self.parts.lock().unwrap().insert((upload, part), bytes);
         Ok(())
     }
 
-    async fn complete_upload(&self, upload: Uuid, session: &SessionId, _complete: CompleteUpload) -> Result<(), AuthorityError> {
+    async fn complete_upload(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        _complete: CompleteUpload,
+    ) -> Result<(), AuthorityError> {
         let parts = self.parts.lock().unwrap();
-        let whole = parts.iter().filter(|((id, _), _)| *id == upload).flat_map(|(_, bytes)| bytes.to_vec()).collect();
+        let whole = parts
+            .iter()
+            .filter(|((id, _), _)| *id == upload)
+            .flat_map(|(_, bytes)| bytes.to_vec())
+            .collect();
         self.recordings.lock().unwrap().insert(session.to_string(), whole);
         Ok(())
     }
@@ -202,7 +237,9 @@ pub(crate) struct World {
 
 /// Whether the programs are there.
 pub(crate) fn have_ssh() -> bool {
-    let have = ["/usr/sbin/sshd", "/usr/bin/ssh", "/usr/bin/ssh-agent"].iter().all(|path| Path::new(path).exists());
+    let have = ["/usr/sbin/sshd", "/usr/bin/ssh", "/usr/bin/ssh-agent"]
+        .iter()
+        .all(|path| Path::new(path).exists());
     if !have {
         assert!(std::env::var_os("CI").is_none(), "OpenSSH is missing");
         eprintln!("SKIPPED: OpenSSH is missing");
@@ -216,15 +253,24 @@ impl World {
         let cluster = Cluster::new();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let target =
+            std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
 
         let host_key = KeyPair::generate().unwrap();
         private(&path("host"), &host_key.to_openssh_private_pem().unwrap());
-        let cert = cluster.host_cert(vec!["127.0.0.1".into()], host_key.public().clone(), SystemRole::Node);
+        let cert = cluster.host_cert(
+            vec!["127.0.0.1".into()],
+            host_key.public().clone(),
+            SystemRole::Node,
+        );
         std::fs::write(path("host-cert.pub"), cert).unwrap();
         let user_ca = cluster.user.trusted().authorized_line();
         std::fs::write(path("user_ca.pub"), user_ca.replace("cert-authority ", "")).unwrap();
-        let certificate = if certified { format!("HostCertificate {}\n", path("host-cert.pub").display()) } else { String::new() };
+        let certificate = if certified {
+            format!("HostCertificate {}\n", path("host-cert.pub").display())
+        } else {
+            String::new()
+        };
         let config = format!(
             "ListenAddress 127.0.0.1:{target}\nHostKey {}\n{certificate}TrustedUserCAKeys {}\nAuthorizedKeysFile none\nUsePAM no\n\
              StrictModes no\nPidFile none\nPermitRootLogin yes\nSubsystem sftp internal-sftp\nMaxSessions 100\n{sshd_extra}\n",
@@ -235,13 +281,23 @@ impl World {
         let _ = std::fs::create_dir_all("/run/sshd");
         let log = std::fs::File::create(path("sshd.log")).unwrap();
         let mut sshd = Command::new("/usr/sbin/sshd");
-        sshd.args(["-D", "-e", "-f"]).arg(path("sshd_config")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        sshd.args(["-D", "-e", "-f"])
+            .arg(path("sshd_config"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         let mut programs = vec![Killed(sshd.spawn().unwrap())];
 
         cluster.write_user(&path("user"), "joe", &["root"]);
         let agent = path("agent.sock");
         let mut command = Command::new("/usr/bin/ssh-agent");
-        command.arg("-D").arg("-a").arg(&agent).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("-D")
+            .arg("-a")
+            .arg(&agent)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         programs.push(Killed(command.spawn().unwrap()));
         let known = cluster.host.trusted().ssh_ca_line();
         std::fs::write(path("known_hosts"), known).unwrap();
@@ -254,7 +310,8 @@ impl World {
         let (web, ssh) = (listeners.web.local_addr().unwrap(), listeners.ssh.local_addr().unwrap());
         std::fs::create_dir_all(&settings.data_dir).unwrap();
         let authority: Arc<dyn Authority> = Arc::<Cluster>::clone(&cluster);
-        let nowhere = ClientConfig::new(Route::Direct { addr: "127.0.0.1:1".into() }, Vec::new(), None);
+        let nowhere =
+            ClientConfig::new(Route::Direct { addr: "127.0.0.1:1".into() }, Vec::new(), None);
         let nowhere = Client::new(nowhere).unwrap();
         let auth = Arc::new(RemoteAuth::new(nowhere));
         let service = ProxyService::new(settings, authority, auth).await.unwrap();
@@ -267,9 +324,22 @@ impl World {
             assert!(std::time::Instant::now() < deadline, "sshd or ssh-agent did not start");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let world =
-            Self { dir, cluster, ssh, web, target, stop, proxy: Some(proxy), agent, _programs: programs };
-        let added = Command::new("/usr/bin/ssh-add").arg("-q").arg(world.path("user")).env("SSH_AUTH_SOCK", &world.agent).status();
+        let world = Self {
+            dir,
+            cluster,
+            ssh,
+            web,
+            target,
+            stop,
+            proxy: Some(proxy),
+            agent,
+            _programs: programs,
+        };
+        let added = Command::new("/usr/bin/ssh-add")
+            .arg("-q")
+            .arg(world.path("user"))
+            .env("SSH_AUTH_SOCK", &world.agent)
+            .status();
         assert!(added.unwrap().success());
         world
     }
@@ -302,9 +372,16 @@ impl World {
     pub(crate) fn client(&self, program: &str, forward: bool) -> tokio::process::Command {
         let options = self.options(forward);
         let jump = options.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
-        let proxy = format!("ProxyCommand=ssh -F none {jump} -p {} %r@127.0.0.1 -s proxy:%h:%p", self.ssh.port());
+        let proxy = format!(
+            "ProxyCommand=ssh -F none {jump} -p {} %r@127.0.0.1 -s proxy:%h:%p",
+            self.ssh.port()
+        );
         let mut command = tokio::process::Command::new(program);
-        command.args(["-F", "none"]).args(options).args(["-o", &proxy]).args(["-o", &format!("Port={}", self.target)]);
+        command
+            .args(["-F", "none"])
+            .args(options)
+            .args(["-o", &proxy])
+            .args(["-o", &format!("Port={}", self.target)]);
         command.env("SSH_AUTH_SOCK", &self.agent).stdin(Stdio::null()).kill_on_drop(true);
         command
     }

@@ -73,7 +73,10 @@ async fn a_terminal_is_recorded_byte_for_byte() {
         return;
     }
     let world = World::start("", true).await;
-    let output = run(world.ssh(true).args(["-tt", "stty size; printf '日本語\\033[31mred\\033[0m\\n'; exit 3"])).await;
+    let output = run(world
+        .ssh(true)
+        .args(["-tt", "stty size; printf '日本語\\033[31mred\\033[0m\\n'; exit 3"]))
+    .await;
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let end = &world.cluster.wait_for("session.end", 1).await[0];
     assert_eq!(end["interactive"], true);
@@ -93,12 +96,14 @@ async fn bulk_goes_both_ways_and_always_ends() {
         assert_eq!((output.stdout.len(), output.status.code()), (60_000_000, Some(4)));
     }
     let input = vec![b'x'; 40_000_000];
-    let mut child = world.ssh(true).arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        world.ssh(true).arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let writing = tokio::spawn(async move {
         stdin.write_all(&input).await.unwrap();
     });
-    let output = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.expect("cat hangs").unwrap();
+    let output =
+        tokio::time::timeout(DEADLINE, child.wait_with_output()).await.expect("cat hangs").unwrap();
     writing.await.unwrap();
     assert_eq!((output.stdout.len(), output.status.code()), (40_000_000, Some(0)));
     let ends = world.cluster.wait_for("session.end", 6).await;
@@ -136,7 +141,10 @@ async fn without_an_agent_the_first_channel_says_why() {
     let world = World::start("", true).await;
     let output = run(world.ssh(false).arg("true")).await;
     let said = text(&output.stderr);
-    assert!(said.contains("open failed: connect failed: agent forwarding has not been requested"), "{said}");
+    assert!(
+        said.contains("open failed: connect failed: agent forwarding has not been requested"),
+        "{said}"
+    );
     assert_eq!(output.status.code(), Some(255));
     let refused = world.cluster.wait_for("auth", 1).await;
     assert!(refused[0]["error"].as_str().unwrap().contains("agent forwarding"));
@@ -172,7 +180,10 @@ async fn a_full_sshd_is_eof_with_a_hint() {
     };
     let output = run(world.ssh(true).arg("true")).await;
     let said = text(&output.stderr);
-    assert!(said.contains("channel 0: open failed: connect failed: ssh: handshake failed: EOF"), "{said}");
+    assert!(
+        said.contains("channel 0: open failed: connect failed: ssh: handshake failed: EOF"),
+        "{said}"
+    );
     assert!(said.contains("MaxStartups"), "{said}");
 }
 
@@ -188,12 +199,23 @@ async fn targets_that_no_role_names_are_refused() {
             role.spec.allow.node_labels = serde_json::from_str("{\"*\": \"*\"}").unwrap();
         }
     });
-    for host in ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "127.1", "0.0.0.0", "::1", "::ffff:127.0.0.1", "169.254.169.254"] {
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0x7f000001",
+        "127.1",
+        "0.0.0.0",
+        "::1",
+        "::ffff:127.0.0.1",
+        "169.254.169.254",
+    ] {
         let output = run(world.client("ssh", true).arg(format!("root@{host}")).arg("true")).await;
         assert_eq!(output.status.code(), Some(255), "{host}: {output:?}");
         let said = text(&output.stderr);
         // The client writes some of them in another way before it asks.
-        let denied = said.contains("user joe@main is not authorized to login as root@") && said.contains(": access denied");
+        let denied = said.contains("user joe@main is not authorized to login as root@")
+            && said.contains(": access denied");
         assert!(denied || said.contains("is offline or does not exist"), "{host}: {said}");
     }
     assert!(world.cluster.seen("session.connect").is_empty());
@@ -223,12 +245,22 @@ async fn files_are_copied_and_named_and_not_recorded() {
     let world = World::start("", true).await;
     let (from, to) = (world.path("from"), world.path("to"));
     std::fs::write(&from, vec![b'z'; 3_000_000]).unwrap();
-    let output = run(world.client("scp", true).arg("-q").arg(&from).arg(format!("root@127.0.0.1:{}", to.display()))).await;
+    let output = run(world
+        .client("scp", true)
+        .arg("-q")
+        .arg(&from)
+        .arg(format!("root@127.0.0.1:{}", to.display())))
+    .await;
     assert!(output.status.success(), "{output:?}");
     assert_eq!(std::fs::read(&to).unwrap().len(), 3_000_000);
     assert_eq!(world.cluster.wait_for("subsystem", 1).await[0]["name"], "sftp");
     let again = world.path("again");
-    let output = run(world.client("scp", true).args(["-q", "-O"]).arg(&from).arg(format!("root@127.0.0.1:{}", again.display()))).await;
+    let output = run(world
+        .client("scp", true)
+        .args(["-q", "-O"])
+        .arg(&from)
+        .arg(format!("root@127.0.0.1:{}", again.display())))
+    .await;
     assert!(output.status.success(), "{output:?}");
     let scp = &world.cluster.wait_for("scp", 1).await[0];
     assert_eq!((scp["action"].as_str(), scp["code"].as_str()), (Some("upload"), Some("T3005I")));
@@ -261,7 +293,10 @@ async fn a_foreign_login_does_not_get_in() {
     let output = run(world.client("ssh", true).args(["nobody@127.0.0.1", "true"])).await;
     assert_eq!(output.status.code(), Some(255));
     let refused = world.cluster.wait_for("auth", 1).await;
-    assert_eq!((refused[0]["login"].as_str(), refused[0]["code"].as_str()), (Some("nobody"), Some("T3007W")));
+    assert_eq!(
+        (refused[0]["login"].as_str(), refused[0]["code"].as_str()),
+        (Some("nobody"), Some("T3007W"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,7 +314,11 @@ async fn the_web_port_speaks_what_guides_type() {
     assert!(ping.contains("\"cluster_name\":\"main\"") && ping.ends_with("200"), "{ping}");
     assert!(get("/v1/webapi/find").await.ends_with("200"));
     assert!(get("/webapi/auth/export?type=user").await.starts_with("cert-authority ssh-ed25519 "));
-    assert!(get("/webapi/ping/nobody").await.contains("{\"error\":{\"message\":\"connector not found\"}}"));
+    assert!(
+        get("/webapi/ping/nobody")
+            .await
+            .contains("{\"error\":{\"message\":\"connector not found\"}}")
+    );
     assert!(get("/nothing").await.ends_with("404"));
     let mut codes = Vec::new();
     for _ in 0..45 {
@@ -301,7 +340,10 @@ async fn a_drain_lets_sessions_end_and_keeps_their_recordings() {
     world.stop.cancel();
     let output = running.await.unwrap();
     assert_eq!(text(&output.stdout), "late\n", "{output:?}");
-    tokio::time::timeout(DEADLINE, world.proxy.take().unwrap()).await.expect("drain hangs").unwrap();
+    tokio::time::timeout(DEADLINE, world.proxy.take().unwrap())
+        .await
+        .expect("drain hangs")
+        .unwrap();
     let end = &world.cluster.seen("session.end")[0];
     assert_eq!(text(&printed(&recording(&world, end["sid"].as_str().unwrap()).await)), "late\n");
 }

@@ -31,8 +31,17 @@ struct Web {
 type Shared = State<Arc<Web>>;
 
 /// The routes, each also below `/v1`.
-pub(crate) fn router(authority: Arc<dyn Authority>, settings: Arc<ProxySettings>, listen: ListenAddrs) -> Router {
-    let web = Arc::new(Web { authority, settings, listen, limit: RateLimit::new(20, Duration::from_secs(60), 40) });
+pub(crate) fn router(
+    authority: Arc<dyn Authority>,
+    settings: Arc<ProxySettings>,
+    listen: ListenAddrs,
+) -> Router {
+    let web = Arc::new(Web {
+        authority,
+        settings,
+        listen,
+        limit: RateLimit::new(20, Duration::from_secs(60), 40),
+    });
     let limited = Router::new()
         .route("/webapi/ping", get(ping))
         .route("/webapi/ping/{connector}", get(ping_connector))
@@ -66,7 +75,12 @@ impl From<ApiError> for WebError {
     }
 }
 
-async fn limit(State(web): Shared, Extension(Peer(peer)): Extension<Peer>, request: Request, next: Next) -> Response {
+async fn limit(
+    State(web): Shared,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
     if web.limit.admit(peer.ip(), Instant::now()) {
         return next.run(request).await;
     }
@@ -81,7 +95,10 @@ async fn ping(State(web): Shared) -> impl IntoResponse {
     Json(ping::document(&web.authority.state(), &web.settings, &web.listen, true))
 }
 
-async fn ping_connector(State(web): Shared, Path(connector): Path<String>) -> Result<impl IntoResponse, WebError> {
+async fn ping_connector(
+    State(web): Shared,
+    Path(connector): Path<String>,
+) -> Result<impl IntoResponse, WebError> {
     // "local" is the one way to log in there is.
     if connector != "local" {
         return Err(WebError(StatusCode::NOT_FOUND, "connector not found".to_owned()));
@@ -95,7 +112,10 @@ struct ExportQuery {
     kind: Option<String>,
 }
 
-async fn export(State(web): Shared, Query(query): Query<ExportQuery>) -> Result<impl IntoResponse, WebError> {
+async fn export(
+    State(web): Shared,
+    Query(query): Query<ExportQuery>,
+) -> Result<impl IntoResponse, WebError> {
     let kind = query.kind.as_deref().filter(|kind| !kind.is_empty());
     match web.authority.export(kind).await {
         Ok(text) => Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text)),

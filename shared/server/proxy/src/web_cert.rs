@@ -33,10 +33,12 @@ pub(crate) fn server_config(settings: &ProxySettings) -> Result<Arc<ServerConfig
     if pairs.is_empty() {
         pairs.push(self_signed(settings)?);
     }
-    let Some((certs, key)) = pairs.first().map(|(certs, key)| (certs.clone(), key.clone_key())) else {
+    let Some((certs, key)) = pairs.first().map(|(certs, key)| (certs.clone(), key.clone_key()))
+    else {
         return Err(StartError::NoWebCertificate);
     };
-    let mut config = tls::server_config(certs, key, None, &names).map_err(StartError::WebCertificate)?;
+    let mut config =
+        tls::server_config(certs, key, None, &names).map_err(StartError::WebCertificate)?;
     if pairs.len() > 1 {
         config.cert_resolver = Arc::new(ByName::new(config.crypto_provider(), pairs)?);
     }
@@ -48,7 +50,8 @@ type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 fn self_signed(settings: &ProxySettings) -> Result<Pair, StartError> {
     let (cert, key) = (settings.data_dir.join(CERT), settings.data_dir.join(KEY));
     if !cert.exists() || !key.exists() {
-        let made = shared_pki::web::self_signed(&settings.host_names(), chrono::Utc::now(), TTL).map_err(StartError::MakeWebCertificate)?;
+        let made = shared_pki::web::self_signed(&settings.host_names(), chrono::Utc::now(), TTL)
+            .map_err(StartError::MakeWebCertificate)?;
         write(&key, made.key_pem.as_bytes()).map_err(StartError::StoreWebCertificate)?;
         write(&cert, made.cert_pem.as_bytes()).map_err(StartError::StoreWebCertificate)?;
         tracing::info!(path = %cert.display(), "made a self-signed certificate for the web port");
@@ -77,7 +80,9 @@ impl ByName {
     fn new(provider: &CryptoProvider, pairs: Vec<Pair>) -> Result<Self, StartError> {
         pairs
             .into_iter()
-            .map(|(certs, key)| CertifiedKey::from_der(certs, key, provider).map(Arc::new).map_err(StartError::Tls))
+            .map(|(certs, key)| {
+                CertifiedKey::from_der(certs, key, provider).map(Arc::new).map_err(StartError::Tls)
+            })
             .collect::<Result<_, _>>()
             .map(Self)
     }
@@ -105,12 +110,15 @@ mod tests {
     fn the_self_signed_certificate_is_made_once_and_kept() {
         shared_transport::install_crypto();
         let dir = tempfile::tempdir().unwrap();
-        let settings = ProxySettings::new(dir.path().to_owned(), shared_types::HostId::random(), "host");
+        let settings =
+            ProxySettings::new(dir.path().to_owned(), shared_types::HostId::random(), "host");
         server_config(&settings).unwrap();
         let first = fs::read(dir.path().join(CERT)).unwrap();
         server_config(&settings).unwrap();
         assert_eq!(fs::read(dir.path().join(CERT)).unwrap(), first);
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(dir.path().join(KEY)).unwrap().permissions());
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(dir.path().join(KEY)).unwrap().permissions(),
+        );
         assert_eq!(mode & 0o777, 0o600);
     }
 
@@ -118,11 +126,16 @@ mod tests {
     fn the_name_chooses_among_several() {
         shared_transport::install_crypto();
         let made = |name: &str| {
-            let cert = shared_pki::web::self_signed(&[name.to_owned()], chrono::Utc::now(), TTL).unwrap();
-            (tls::certs_from_pem(cert.cert_pem.as_bytes()).unwrap(), tls::key_from_pem(cert.key_pem.as_bytes()).unwrap())
+            let cert =
+                shared_pki::web::self_signed(&[name.to_owned()], chrono::Utc::now(), TTL).unwrap();
+            (
+                tls::certs_from_pem(cert.cert_pem.as_bytes()).unwrap(),
+                tls::key_from_pem(cert.key_pem.as_bytes()).unwrap(),
+            )
         };
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let keys = ByName::new(&provider, vec![made("a.example.com"), made("b.example.com")]).unwrap();
+        let keys =
+            ByName::new(&provider, vec![made("a.example.com"), made("b.example.com")]).unwrap();
         let b = ServerName::try_from("b.example.com").unwrap();
         assert!(!is_for(&keys.0[0], &b));
         assert!(is_for(&keys.0[1], &b));

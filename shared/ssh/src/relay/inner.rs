@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use russh::keys::ssh_key::Certificate;
-use russh::server::{self, Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::server::{
+    self, Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+};
 use russh::{Channel, ChannelId, Pty};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -30,7 +32,12 @@ pub trait InnerService: AuthGate {
     async fn connect(&self, identity: &Self::Identity, login: &str) -> Result<Arc<Target>, String>;
 
     /// The tap of a new session channel on `target`.
-    async fn tap(&self, identity: &Self::Identity, login: &str, target: &Arc<Target>) -> Arc<dyn Tap>;
+    async fn tap(
+        &self,
+        identity: &Self::Identity,
+        login: &str,
+        target: &Arc<Target>,
+    ) -> Arc<dyn Tap>;
 
     /// Whether `login` may have a connection forwarded; recorded when this returns.
     async fn forward(
@@ -89,13 +96,14 @@ where
         }
     };
     let watching = async {
-        match tokio::time::timeout(patience, is_admitted.wait_for(|admitted| *admitted)).await.map(|waited| waited.is_ok()) {
-            Ok(true) => {
-                match shared.user() {
-                    Some((identity, _)) => shared.service.ended(&identity).await,
-                    None => std::future::pending().await,
-                }
-            }
+        match tokio::time::timeout(patience, is_admitted.wait_for(|admitted| *admitted))
+            .await
+            .map(|waited| waited.is_ok())
+        {
+            Ok(true) => match shared.user() {
+                Some((identity, _)) => shared.service.ended(&identity).await,
+                None => std::future::pending().await,
+            },
             // The sender is gone: the connection ended by itself.
             Ok(false) => std::future::pending().await,
             Err(_) => "authentication took too long".to_owned(),
@@ -130,7 +138,13 @@ where
 }
 
 impl<S: InnerService> Inner<S> {
-    async fn start(&self, channel: ChannelId, program: Program, command: &[u8], session: &mut Session) -> Result<(), InnerError> {
+    async fn start(
+        &self,
+        channel: ChannelId,
+        program: Program,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), InnerError> {
         let started = match self.shared.session(channel) {
             Some(relay) => relay.start(program, command).await,
             None => false,
@@ -140,7 +154,11 @@ impl<S: InnerService> Inner<S> {
 }
 
 fn answer(session: &mut Session, channel: ChannelId, yes: bool) -> Result<(), InnerError> {
-    if yes { session.channel_success(channel)? } else { session.channel_failure(channel)? }
+    if yes {
+        session.channel_success(channel)?
+    } else {
+        session.channel_failure(channel)?
+    }
     Ok(())
 }
 
@@ -151,15 +169,27 @@ impl<S: InnerService> server::Handler for Inner<S> {
         Ok(self.door.none(user)?)
     }
 
-    async fn auth_publickey_offered(&mut self, user: &str, _offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        _offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
         Ok(self.door.offered(user)?)
     }
 
-    async fn auth_publickey(&mut self, user: &str, _key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        _key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Self::Error> {
         Ok(self.door.plain_key(user)?)
     }
 
-    async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
         match self.door.certificate(self.shared.service.as_ref(), user, certificate).await? {
             Ok(identity) => {
                 self.shared.admitted(identity, user);
@@ -176,7 +206,11 @@ impl<S: InnerService> server::Handler for Inner<S> {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.shared.tasks.spawn(Arc::clone(&self.shared).open_session(channel, reply, session.handle()));
+        self.shared.tasks.spawn(Arc::clone(&self.shared).open_session(
+            channel,
+            reply,
+            session.handle(),
+        ));
         Ok(())
     }
 
@@ -245,7 +279,9 @@ impl<S: InnerService> server::Handler for Inner<S> {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         let granted = match self.shared.session(channel) {
-            Some(relay) => relay.pty(term, Size { columns, rows }, (pix_width, pix_height), modes).await,
+            Some(relay) => {
+                relay.pty(term, Size { columns, rows }, (pix_width, pix_height), modes).await
+            }
             None => false,
         };
         answer(session, channel, granted)
@@ -263,7 +299,13 @@ impl<S: InnerService> server::Handler for Inner<S> {
         answer(session, channel, false)
     }
 
-    async fn env_request(&mut self, channel: ChannelId, name: &str, value: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         let taken = match self.shared.session(channel) {
             Some(relay) => relay.env(name, value).await,
             None => false,
@@ -271,21 +313,42 @@ impl<S: InnerService> server::Handler for Inner<S> {
         answer(session, channel, taken)
     }
 
-    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+    async fn shell_request(
+        &mut self,
+        channel: ChannelId,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         self.start(channel, Program::Shell, &[], session).await
     }
 
-    async fn exec_request(&mut self, channel: ChannelId, command: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         let shown = String::from_utf8_lossy(command).into_owned();
         self.start(channel, Program::Exec(shown), command, session).await
     }
 
-    async fn subsystem_request(&mut self, channel: ChannelId, name: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         self.start(channel, Program::Subsystem(name.to_owned()), &[], session).await
     }
 
-    async fn agent_request(&mut self, channel: ChannelId, _session: &mut Session) -> Result<bool, Self::Error> {
-        let allowed = self.shared.user().is_some_and(|(identity, _)| self.shared.service.may_forward_agent(&identity));
+    async fn agent_request(
+        &mut self,
+        channel: ChannelId,
+        _session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        let allowed = self
+            .shared
+            .user()
+            .is_some_and(|(identity, _)| self.shared.service.may_forward_agent(&identity));
         if allowed && let Some(relay) = self.shared.session(channel) {
             relay.forward_agent().await;
         }

@@ -289,7 +289,8 @@ mod tests {
         let end = tokio::spawn(async move {
             let siblings = AtomicUsize::new(siblings);
             let (mine, opposite) = (Waiting::default(), Waiting::default());
-            let flow = Flow { siblings: &siblings, moved: &total, mine: &mine, opposite: &opposite };
+            let flow =
+                Flow { siblings: &siblings, moved: &total, mine: &mine, opposite: &opposite };
             let (mut source, sink) = (Script(script, counted), Slow(sink));
             let pumping = pump(&mut source, &sink, flow, LIMITS, Ignore);
             if waits { opposite.during(pumping).await } else { pumping.await }

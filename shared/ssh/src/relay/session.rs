@@ -78,14 +78,30 @@ impl SessionChannel {
     }
 
     /// `pty-req`.
-    pub(super) async fn pty(&self, term: &str, size: Size, pixels: (u32, u32), modes: &[(Pty, u32)]) -> bool {
-        let size = Size { columns: size.columns.min(MAX_TERMINAL), rows: size.rows.min(MAX_TERMINAL) };
+    pub(super) async fn pty(
+        &self,
+        term: &str,
+        size: Size,
+        pixels: (u32, u32),
+        modes: &[(Pty, u32)],
+    ) -> bool {
+        let size =
+            Size { columns: size.columns.min(MAX_TERMINAL), rows: size.rows.min(MAX_TERMINAL) };
         if lock(&self.asked).started || term.len() > MAX_TERM || !plain_text(term) {
             return false;
         }
-        let modes: Vec<_> = modes.iter().copied().filter(|(mode, _)| *mode != Pty::TTY_OP_END).collect();
+        let modes: Vec<_> =
+            modes.iter().copied().filter(|(mode, _)| *mode != Pty::TTY_OP_END).collect();
         let granted = self
-            .ask(self.target.request_pty(true, term, size.columns, size.rows, pixels.0, pixels.1, &modes))
+            .ask(self.target.request_pty(
+                true,
+                term,
+                size.columns,
+                size.rows,
+                pixels.0,
+                pixels.1,
+                &modes,
+            ))
             .await;
         if granted {
             lock(&self.asked).pty = Some(PtyInfo { term: term.to_owned(), size });
@@ -153,7 +169,8 @@ impl SessionChannel {
     }
 
     async fn window_change(&self, size: Size, pixels: (u32, u32)) {
-        let size = Size { columns: size.columns.min(MAX_TERMINAL), rows: size.rows.min(MAX_TERMINAL) };
+        let size =
+            Size { columns: size.columns.min(MAX_TERMINAL), rows: size.rows.min(MAX_TERMINAL) };
         if let Err(text) = self.tap.resize(size).await {
             self.end_with(&text).await;
             return;
@@ -164,7 +181,11 @@ impl SessionChannel {
     async fn client_says(&self, message: ChannelMsg) {
         match message {
             ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height } => {
-                self.window_change(Size { columns: col_width, rows: row_height }, (pix_width, pix_height)).await;
+                self.window_change(
+                    Size { columns: col_width, rows: row_height },
+                    (pix_width, pix_height),
+                )
+                .await;
             }
             ChannelMsg::Signal { signal } if signal_is_sound(&signal) => {
                 let _ = self.target.signal(signal).await;
@@ -186,7 +207,8 @@ impl pump::Other for FromClient<'_> {
 fn signal_is_sound(signal: &Sig) -> bool {
     match signal {
         Sig::Custom(name) => {
-            (1..=64).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "@.-_".contains(c))
+            (1..=64).contains(&name.len())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || "@.-_".contains(c))
         }
         _ => true,
     }
@@ -235,10 +257,14 @@ impl SessionRelay {
         let up = async {
             let flow = Flow { siblings, moved: &to_target, mine: &up_waits, opposite: &down_waits };
             let limits = pump::Limits::default();
-            let end = pump::pump(&mut client_read, &shared.target, flow, limits, FromClient(&shared)).await;
+            let end =
+                pump::pump(&mut client_read, &shared.target, flow, limits, FromClient(&shared))
+                    .await;
             match end {
                 PumpEnd::Overflow => {
-                    shared.end_with("the target does not read its input; the channel is closed").await;
+                    shared
+                        .end_with("the target does not read its input; the channel is closed")
+                        .await;
                 }
                 PumpEnd::Closed => {
                     // The client is gone: nobody reads what the target still says.
@@ -298,7 +324,8 @@ async fn down(
             Some(ChannelMsg::Failure) => shared.answered(false),
             Some(ChannelMsg::ExitStatus { exit_status }) => {
                 ended.exit_status = Some(exit_status);
-                let _ = shared.client_handle.exit_status_request(shared.client.id(), exit_status).await;
+                let _ =
+                    shared.client_handle.exit_status_request(shared.client.id(), exit_status).await;
             }
             Some(ChannelMsg::ExitSignal { signal_name, core_dumped, error_message, lang_tag }) => {
                 if !signal_is_sound(&signal_name) {
@@ -308,7 +335,8 @@ async fn down(
                 let message = error_message.chars().filter(|c| !c.is_control()).take(256).collect();
                 let lang = lang_tag.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
                 let (id, client) = (shared.client.id(), &shared.client_handle);
-                let _ = client.exit_signal_request(id, signal_name, core_dumped, message, lang).await;
+                let _ =
+                    client.exit_signal_request(id, signal_name, core_dumped, message, lang).await;
             }
             Some(ChannelMsg::Close) | None => return,
             Some(_) => {}

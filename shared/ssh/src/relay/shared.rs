@@ -43,7 +43,9 @@ struct Counted<'a>(&'a AtomicUsize);
 impl<'a> Counted<'a> {
     fn new(counter: &'a AtomicUsize, limit: usize) -> Option<Self> {
         let counted = counter
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < limit).then_some(now + 1))
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+                (now < limit).then_some(now + 1)
+            })
             .is_ok();
         counted.then_some(Self(counter))
     }
@@ -83,7 +85,12 @@ impl<S: InnerService> Shared<S> {
         lock(&self.sessions).get(&id).cloned()
     }
 
-    pub(super) async fn open_session(self: Arc<Self>, channel: Channel<Msg>, reply: ChannelOpenHandle, handle: Handle) {
+    pub(super) async fn open_session(
+        self: Arc<Self>,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        handle: Handle,
+    ) {
         let Some((identity, login)) = self.user() else { return };
         let Some(_counted) = Counted::new(&self.channels, MAX_CHANNELS) else {
             return reply.reject(russh::ChannelOpenFailure::ResourceShortage).await;
@@ -102,7 +109,14 @@ impl<S: InnerService> Shared<S> {
         };
         let tap = self.service.tap(&identity, &login, &target).await;
         let id = channel.id();
-        let relay = SessionRelay::new(channel, handle.clone(), theirs, Arc::clone(&target), tap, self.stop.child_token());
+        let relay = SessionRelay::new(
+            channel,
+            handle.clone(),
+            theirs,
+            Arc::clone(&target),
+            tap,
+            self.stop.child_token(),
+        );
         let session = Arc::clone(&relay.shared);
         lock(&self.sessions).insert(id, session);
         reply.accept().await;
@@ -136,7 +150,11 @@ impl<S: InnerService> Shared<S> {
     }
 
     /// The connection that all forwarded connections share.
-    async fn forward_connection(&self, identity: &S::Identity, login: &str) -> Result<Arc<Target>, String> {
+    async fn forward_connection(
+        &self,
+        identity: &S::Identity,
+        login: &str,
+    ) -> Result<Arc<Target>, String> {
         let mut slot = self.forward_target.lock().await;
         if let Some(target) = slot.as_ref().filter(|target| !target.is_closed()) {
             return Ok(Arc::clone(target));
@@ -154,9 +172,10 @@ impl<S: InnerService> Shared<S> {
         from: (String, u32),
     ) {
         let Some((identity, login)) = self.user() else { return };
-        let (Some(_channel), Some(_forward)) =
-            (Counted::new(&self.channels, MAX_CHANNELS), Counted::new(&self.forwards, MAX_CHANNELS))
-        else {
+        let (Some(_channel), Some(_forward)) = (
+            Counted::new(&self.channels, MAX_CHANNELS),
+            Counted::new(&self.forwards, MAX_CHANNELS),
+        ) else {
             return reply.reject(russh::ChannelOpenFailure::ResourceShortage).await;
         };
         let connecting = async {
@@ -166,7 +185,10 @@ impl<S: InnerService> Shared<S> {
             };
             let opened = async {
                 let target = self.forward_connection(&identity, &login).await?;
-                target.open_direct_tcpip((&to.0, to.1), (&from.0, from.1)).await.map_err(|err| format!("{err}"))
+                target
+                    .open_direct_tcpip((&to.0, to.1), (&from.0, from.1))
+                    .await
+                    .map_err(|err| format!("{err}"))
             };
             match opened.await {
                 Ok(theirs) => Ok((tap, theirs)),
@@ -190,9 +212,19 @@ impl<S: InnerService> Shared<S> {
         let limits = pump::Limits::default();
         let relay = async {
             let (up_waits, down_waits) = (Waiting::default(), Waiting::default());
-            let flow = Flow { siblings: &self.channels, moved: &to_target, mine: &up_waits, opposite: &down_waits };
+            let flow = Flow {
+                siblings: &self.channels,
+                moved: &to_target,
+                mine: &up_waits,
+                opposite: &down_waits,
+            };
             let up = pump::pump(&mut client_read, &target_write, flow, limits, pump::Ignore);
-            let flow = Flow { siblings: &self.forwards, moved: &to_client, mine: &down_waits, opposite: &up_waits };
+            let flow = Flow {
+                siblings: &self.forwards,
+                moved: &to_client,
+                mine: &down_waits,
+                opposite: &up_waits,
+            };
             let down = pump::pump(&mut target_read, &client_write, flow, limits, pump::Ignore);
             tokio::pin!(up, down);
             tokio::select! {

@@ -53,7 +53,8 @@ pub const SESSION_REQUESTS: &[(&str, Treatment)] = &[
 ];
 
 /// Requests on a session channel, from the target.
-pub const TARGET_REQUESTS: &[(&str, Treatment)] = &[("exit-status", Metadata), ("exit-signal", Metadata)];
+pub const TARGET_REQUESTS: &[(&str, Treatment)] =
+    &[("exit-status", Metadata), ("exit-signal", Metadata)];
 
 /// Global requests, from either side.
 pub const GLOBAL_REQUESTS: &[(&str, Treatment)] = &[
@@ -66,12 +67,18 @@ pub const GLOBAL_REQUESTS: &[(&str, Treatment)] = &[
 
 /// What is done with a channel; refused where it is not in the table.
 pub fn channel(name: &str, opener: Opener) -> Treatment {
-    CHANNELS.iter().find(|(known, by, _)| *known == name && *by == opener).map_or(Refused, |(.., treatment)| *treatment)
+    CHANNELS
+        .iter()
+        .find(|(known, by, _)| *known == name && *by == opener)
+        .map_or(Refused, |(.., treatment)| *treatment)
 }
 
 /// What is done with a client's request on a session channel; refused where it is not in the table.
 pub fn session_request(name: &str) -> Treatment {
-    SESSION_REQUESTS.iter().find(|(known, _)| *known == name).map_or(Refused, |(_, treatment)| *treatment)
+    SESSION_REQUESTS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map_or(Refused, |(_, treatment)| *treatment)
 }
 
 #[cfg(test)]
@@ -89,7 +96,10 @@ mod tests {
     #[test]
     fn each_entry_is_there_once() {
         for (at, (name, opener, _)) in CHANNELS.iter().enumerate() {
-            assert!(!CHANNELS[..at].iter().any(|(other, by, _)| other == name && by == opener), "{name}");
+            assert!(
+                !CHANNELS[..at].iter().any(|(other, by, _)| other == name && by == opener),
+                "{name}"
+            );
         }
     }
 }

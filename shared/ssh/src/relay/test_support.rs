@@ -74,11 +74,20 @@ pub(crate) struct Script {
 impl server::Handler for Script {
     type Error = russh::Error;
 
-    async fn auth_openssh_certificate(&mut self, _user: &str, _certificate: &Certificate) -> Result<Auth, Self::Error> {
+    async fn auth_openssh_certificate(
+        &mut self,
+        _user: &str,
+        _certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
         Ok(Auth::Accept)
     }
 
-    async fn channel_open_session(&mut self, channel: Channel<Msg>, reply: ChannelOpenHandle, _session: &mut Session) -> Result<(), Self::Error> {
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
         self.channels.insert(channel.id(), channel);
         reply.accept().await;
         Ok(())
@@ -116,10 +125,19 @@ impl server::Handler for Script {
         _modes: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if self.refuse_pty { session.channel_failure(channel) } else { session.channel_success(channel) }
+        if self.refuse_pty {
+            session.channel_failure(channel)
+        } else {
+            session.channel_success(channel)
+        }
     }
 
-    async fn exec_request(&mut self, id: ChannelId, command: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         session.channel_success(id)?;
         let channel = self.channels.remove(&id).unwrap();
         let command = String::from_utf8(command.to_vec()).unwrap();
@@ -127,11 +145,20 @@ impl server::Handler for Script {
         Ok(())
     }
 
-    async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+    async fn shell_request(
+        &mut self,
+        id: ChannelId,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         self.exec_request(id, b"cat", session).await
     }
 
-    async fn subsystem_request(&mut self, id: ChannelId, _name: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        _name: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         self.exec_request(id, b"cat", session).await
     }
 }
@@ -151,9 +178,18 @@ async fn run(command: String, mut channel: Channel<Msg>, handle: server::Handle)
             for step in order.chars() {
                 let _ = match step {
                     'e' => channel.eof().await,
-                    'x' => handle.exit_status_request(id, 7).await.map_err(|()| russh::Error::SendError),
+                    'x' => handle
+                        .exit_status_request(id, 7)
+                        .await
+                        .map_err(|()| russh::Error::SendError),
                     's' => handle
-                        .exit_signal_request(id, russh::Sig::TERM, false, "gone".into(), "en".into())
+                        .exit_signal_request(
+                            id,
+                            russh::Sig::TERM,
+                            false,
+                            "gone".into(),
+                            "en".into(),
+                        )
                         .await
                         .map_err(|()| russh::Error::SendError),
                     _ => channel.close().await,
@@ -224,7 +260,8 @@ async fn agent(mut stream: tokio::io::DuplexStream, key: KeyPair, certificate: C
                 Reply::Identities(vec![IdentityEntry { key, comment: "teleport:joe".into() }])
             }
             Request::Sign { data, .. } => {
-                let signature: russh::keys::ssh_key::Signature = key.private().try_sign(data).unwrap();
+                let signature: russh::keys::ssh_key::Signature =
+                    key.private().try_sign(data).unwrap();
                 Reply::Signature(signature.try_into().unwrap())
             }
             _ => Reply::Failure,
@@ -296,7 +333,11 @@ impl InnerService for Arc<World> {
         }
         self.connects.fetch_add(1, Ordering::Relaxed);
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let config = server_config(&self.cluster.host("web", SystemRole::Node), ciphers_for(None, &[]), &ServerLimits::default());
+        let config = server_config(
+            &self.cluster.host("web", SystemRole::Node),
+            ciphers_for(None, &[]),
+            &ServerLimits::default(),
+        );
         let script = Script { refuse_pty: self.refuse_pty, ..Script::default() };
         tokio::spawn(async move {
             if let Ok(session) = server::run_stream(config, far, script).await {
@@ -304,7 +345,11 @@ impl InnerService for Arc<World> {
             }
         });
         let (key, certificate) = self.cluster.user(user);
-        let options = TargetOptions { login: login.to_owned(), host: Arc::new(AnyHost), certificate: Arc::new(|_| true) };
+        let options = TargetOptions {
+            login: login.to_owned(),
+            host: Arc::new(AnyHost),
+            certificate: Arc::new(|_| true),
+        };
         let opened = crate::target::connect(near, options, async || {
             let (ours, theirs) = tokio::io::duplex(4096);
             tokio::spawn(agent(theirs, key, certificate));
@@ -317,7 +362,12 @@ impl InnerService for Arc<World> {
         Arc::new(WorldTap(Arc::clone(self)))
     }
 
-    async fn forward(&self, _user: &String, _login: &str, to: (&str, u32)) -> Result<Arc<dyn ForwardTap>, String> {
+    async fn forward(
+        &self,
+        _user: &String,
+        _login: &str,
+        to: (&str, u32),
+    ) -> Result<Arc<dyn ForwardTap>, String> {
         if to.1 == 25 {
             return Err("port forwarding not permitted".to_owned());
         }
@@ -346,8 +396,16 @@ impl AuthGate for Arc<World> {
 #[async_trait]
 impl Tap for WorldTap {
     async fn start(&self, start: &Start) -> Result<Watch, String> {
-        self.0.seen.lock().unwrap().log.push(format!("start {:?} pty={:?}", start.program, start.pty.as_ref().map(|pty| pty.size)));
-        Ok(if matches!(start.program, Program::Subsystem(_)) { Watch::Nothing } else { Watch::Output })
+        self.0.seen.lock().unwrap().log.push(format!(
+            "start {:?} pty={:?}",
+            start.program,
+            start.pty.as_ref().map(|pty| pty.size)
+        ));
+        Ok(if matches!(start.program, Program::Subsystem(_)) {
+            Watch::Nothing
+        } else {
+            Watch::Output
+        })
     }
 
     async fn output(&self, stream: Stream, data: &Bytes) -> Result<(), String> {
@@ -383,7 +441,10 @@ pub(crate) struct AnyServer;
 impl client::Handler for AnyServer {
     type Error = russh::Error;
 
-    async fn check_server_key(&mut self, _key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+    async fn check_server_key(
+        &mut self,
+        _key: &PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
         Ok(true)
     }
 }
@@ -396,10 +457,16 @@ pub(crate) struct Client {
 /// A client in front of the inner server, not logged in.
 pub(crate) async fn knock(world: &Arc<World>, patience: Duration) -> Client {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let config = server_config(&world.cluster.host("web", SystemRole::Proxy), ciphers_for(None, &[]), &ServerLimits::default());
+    let config = server_config(
+        &world.cluster.host("web", SystemRole::Proxy),
+        ciphers_for(None, &[]),
+        &ServerLimits::default(),
+    );
     let service = Arc::new(Arc::clone(world));
-    let server = tokio::spawn(serve_inner(service, far, config, patience, CancellationToken::new()));
-    let handle = client::connect_stream(Arc::new(client::Config::default()), near, AnyServer).await.unwrap();
+    let server =
+        tokio::spawn(serve_inner(service, far, config, patience, CancellationToken::new()));
+    let handle =
+        client::connect_stream(Arc::new(client::Config::default()), near, AnyServer).await.unwrap();
     Client { handle, server }
 }
 
@@ -408,6 +475,8 @@ pub(crate) async fn enter(world: &Arc<World>) -> Client {
     let mut client = knock(world, Duration::from_secs(10)).await;
     let (key, certificate) = world.cluster.user("joe");
     let key = Arc::new(key.private().clone());
-    assert!(client.handle.authenticate_openssh_cert("root", key, certificate).await.unwrap().success());
+    assert!(
+        client.handle.authenticate_openssh_cert("root", key, certificate).await.unwrap().success()
+    );
     client
 }

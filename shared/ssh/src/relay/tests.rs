@@ -45,7 +45,10 @@ async fn listen(channel: &mut Channel<Msg>) -> Heard {
     heard
 }
 
-async fn exec(handle: &client::Handle<super::test_support::AnyServer>, command: &str) -> Channel<Msg> {
+async fn exec(
+    handle: &client::Handle<super::test_support::AnyServer>,
+    command: &str,
+) -> Channel<Msg> {
     let channel = within(handle.channel_open_session()).await.unwrap();
     channel.exec(true, command).await.unwrap();
     channel
@@ -84,7 +87,11 @@ async fn many_sessions_at_once_all_end() {
     for heard in heard {
         assert_eq!((heard.output.len(), heard.status, heard.closed), (3_000_000, Some(7), true));
     }
-    assert_eq!(world.connects.load(Ordering::Relaxed), 20, "each session channel has its own connection");
+    assert_eq!(
+        world.connects.load(Ordering::Relaxed),
+        20,
+        "each session channel has its own connection"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,7 +103,10 @@ async fn the_tap_sees_every_byte_and_the_beginning_and_the_end() {
     assert!(world.seen.lock().unwrap().output == heard.output);
     let log = world.log();
     assert_eq!(log[0], "start Exec(\"flood 2500000 exc\") pty=None");
-    assert!(log[1].contains("exit_status: Some(7)") && log[1].contains("to_client: 2500000"), "{log:?}");
+    assert!(
+        log[1].contains("exit_status: Some(7)") && log[1].contains("to_client: 2500000"),
+        "{log:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,14 +238,23 @@ async fn forwarded_connections_share_one_connection_and_obey() {
     let world = World::new();
     let client = enter(&world).await;
     for _ in 0..3 {
-        let mut channel = within(client.handle.channel_open_direct_tcpip("echo", 80, "127.0.0.1", 1)).await.unwrap();
+        let mut channel =
+            within(client.handle.channel_open_direct_tcpip("echo", 80, "127.0.0.1", 1))
+                .await
+                .unwrap();
         channel.data_bytes(Bytes::from_static(b"ping")).await.unwrap();
         channel.eof().await.unwrap();
         assert_eq!(listen(&mut channel).await.output, b"ping");
     }
     assert_eq!(world.connects.load(Ordering::Relaxed), 1);
-    assert!(within(client.handle.channel_open_direct_tcpip("echo", 25, "127.0.0.1", 1)).await.is_err());
-    assert!(within(client.handle.channel_open_direct_tcpip("nowhere", 80, "127.0.0.1", 1)).await.is_err());
+    assert!(
+        within(client.handle.channel_open_direct_tcpip("echo", 25, "127.0.0.1", 1)).await.is_err()
+    );
+    assert!(
+        within(client.handle.channel_open_direct_tcpip("nowhere", 80, "127.0.0.1", 1))
+            .await
+            .is_err()
+    );
     within(async {
         while world.log().len() < 4 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -265,7 +284,10 @@ async fn a_revocation_ends_sessions_with_a_message() {
     let world = World::new();
     let client = enter(&world).await;
     let mut channel = exec(&client.handle, "cat").await;
-    assert!(matches!(within(channel.wait()).await, Some(ChannelMsg::WindowAdjusted { .. } | ChannelMsg::Success)));
+    assert!(matches!(
+        within(channel.wait()).await,
+        Some(ChannelMsg::WindowAdjusted { .. } | ChannelMsg::Success)
+    ));
     world.over.cancel();
     let mut words = Vec::new();
     within(async {
@@ -299,7 +321,10 @@ async fn a_user_name_that_changes_ends_the_connection() {
     let mut client = knock(&world, DEADLINE).await;
     assert!(!client.handle.authenticate_none("nobody").await.unwrap().success());
     let (key, certificate) = world.cluster.user("joe");
-    let got_in = client.handle.authenticate_openssh_cert("root", Arc::new(key.private().clone()), certificate).await;
+    let got_in = client
+        .handle
+        .authenticate_openssh_cert("root", Arc::new(key.private().clone()), certificate)
+        .await;
     assert!(!got_in.is_ok_and(|result| result.success()));
     let login = within(client.server).await.unwrap();
     assert_eq!(login.failure.as_deref(), Some("user name changed during authentication"));
@@ -315,11 +340,21 @@ async fn a_plain_key_and_a_foreign_login_are_refused_and_the_reason_is_kept() {
     assert!(!client.handle.authenticate_publickey("root", key).await.unwrap().success());
     client.handle.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
     let login = within(client.server).await.unwrap();
-    assert_eq!(login.failure.as_deref(), Some("a plain key was presented, expected a user certificate"));
+    assert_eq!(
+        login.failure.as_deref(),
+        Some("a plain key was presented, expected a user certificate")
+    );
 
     let mut client = knock(&world, DEADLINE).await;
     let (key, certificate) = world.cluster.user("joe");
-    assert!(!client.handle.authenticate_openssh_cert("admin", Arc::new(key.private().clone()), certificate).await.unwrap().success());
+    assert!(
+        !client
+            .handle
+            .authenticate_openssh_cert("admin", Arc::new(key.private().clone()), certificate)
+            .await
+            .unwrap()
+            .success()
+    );
     client.handle.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
     let login = within(client.server).await.unwrap();
     assert!(login.failure.is_some_and(|why| why.contains("admin")));

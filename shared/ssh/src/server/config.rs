@@ -77,7 +77,11 @@ pub fn ciphers_for(client: Option<&ClientIdent>, override_names: &[String]) -> V
 }
 
 /// The configuration of one connection's server.
-pub fn server_config(identity: &HostIdentityKey, ciphers: Vec<cipher::Name>, limits: &ServerLimits) -> Arc<server::Config> {
+pub fn server_config(
+    identity: &HostIdentityKey,
+    ciphers: Vec<cipher::Name>,
+    limits: &ServerLimits,
+) -> Arc<server::Config> {
     let preferred = Preferred {
         kex: Cow::Borrowed(&[
             kex::MLKEM768X25519_SHA256,
@@ -131,12 +135,19 @@ mod tests {
     #[test]
     fn openssh_with_gcm_is_offered_only_gcm() {
         let client = ClientIdent::parse("SSH-2.0-OpenSSH_9.2p1");
-        assert_eq!(names(&ciphers_for(Some(&client), &[])), ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"]);
+        assert_eq!(
+            names(&ciphers_for(Some(&client), &[])),
+            ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"]
+        );
     }
 
     #[test]
     fn everybody_else_gets_the_modern_list() {
-        for client in [None, Some(ClientIdent::parse("SSH-2.0-dropbear_2022.83")), Some(ClientIdent::parse("SSH-2.0-OpenSSH_6.1"))] {
+        for client in [
+            None,
+            Some(ClientIdent::parse("SSH-2.0-dropbear_2022.83")),
+            Some(ClientIdent::parse("SSH-2.0-OpenSSH_6.1")),
+        ] {
             let list = ciphers_for(client.as_ref(), &[]);
             assert!(names(&list).contains(&"chacha20-poly1305@openssh.com"), "{client:?}");
             assert!(names(&list).contains(&"aes256-ctr"), "{client:?}");
@@ -151,6 +162,9 @@ mod tests {
         assert_eq!(names(&ciphers_for(None, &wanted)), ["aes256-ctr"]);
         assert!(check_cipher_names(&wanted).is_ok());
         let err = check_cipher_names(&["3des-cbc".to_owned()]).unwrap_err();
-        assert!(err.to_string().starts_with("unknown cipher \"3des-cbc\", expected one of chacha20"), "{err}");
+        assert!(
+            err.to_string().starts_with("unknown cipher \"3des-cbc\", expected one of chacha20"),
+            "{err}"
+        );
     }
 }

@@ -19,7 +19,8 @@ impl ClientIdent {
         let openssh = line.trim_end().strip_prefix("SSH-2.0-OpenSSH_").and_then(|rest| {
             // `for_Windows_8.1` is OpenSSH as well.
             let rest = rest.strip_prefix("for_Windows_").unwrap_or(rest);
-            let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
+            let digits =
+                |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
             let major = digits(rest);
             let minor = digits(rest.get(major.len()..)?.strip_prefix('.')?);
             Some((major.parse().ok()?, minor.parse().ok()?))
@@ -49,7 +50,11 @@ impl<S> Prefixed<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let rest = this.head.get(this.at..).unwrap_or_default();
         if rest.is_empty() {
@@ -67,7 +72,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 

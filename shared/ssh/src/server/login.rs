@@ -21,7 +21,8 @@ pub trait AuthGate: Send + Sync + 'static {
     type Identity: Clone + Send + Sync + 'static;
 
     /// `certificate` proved its key for `login` just now. The error is the reason, for the audit log.
-    async fn admit(&self, login: &str, certificate: &Certificate) -> Result<Self::Identity, String>;
+    async fn admit(&self, login: &str, certificate: &Certificate)
+    -> Result<Self::Identity, String>;
 }
 
 /// What happened at the door of one connection.
@@ -82,7 +83,9 @@ impl Door {
     pub(crate) fn none(&self, user: &str) -> Result<Auth, Misbehaved> {
         self.bind(user)?;
         self.with(|login| {
-            login.failure.get_or_insert_with(|| "no certificate that is signed and within its validity was presented".to_owned());
+            login.failure.get_or_insert_with(|| {
+                "no certificate that is signed and within its validity was presented".to_owned()
+            });
         });
         Ok(Auth::reject())
     }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use russh::keys::ssh_key::Certificate;
-use russh::server::{self, Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::server::{
+    self, Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+};
 use russh::{Channel, ChannelId, ChannelStream, Pty, Sig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -172,7 +174,9 @@ where
         }
     };
     let at_the_door = async {
-        let in_time = tokio::time::timeout(patience, is_admitted.wait_for(|admitted| *admitted)).await.map(|waited| waited.is_ok());
+        let in_time = tokio::time::timeout(patience, is_admitted.wait_for(|admitted| *admitted))
+            .await
+            .map(|waited| waited.is_ok());
         match in_time {
             // The sender is gone: the connection ended by itself.
             Ok(_) => std::future::pending::<()>().await,
@@ -201,15 +205,27 @@ impl<S: OuterService> server::Handler for Outer<S> {
         Ok(self.door.none(user)?)
     }
 
-    async fn auth_publickey_offered(&mut self, user: &str, _offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        _offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
         Ok(self.door.offered(user)?)
     }
 
-    async fn auth_publickey(&mut self, user: &str, _key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        _key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Self::Error> {
         Ok(self.door.plain_key(user)?)
     }
 
-    async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
         match self.door.certificate(self.service.as_ref(), user, certificate).await? {
             Ok(identity) => {
                 self.identity = Some(identity);
@@ -226,7 +242,10 @@ impl<S: OuterService> server::Handler for Outer<S> {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if self.identity.is_none() || self.channels.len() >= MAX_IDLE_CHANNELS || self.subsystems.len() >= MAX_SUBSYSTEMS {
+        if self.identity.is_none()
+            || self.channels.len() >= MAX_IDLE_CHANNELS
+            || self.subsystems.len() >= MAX_SUBSYSTEMS
+        {
             reply.reject(russh::ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
@@ -272,18 +291,33 @@ impl<S: OuterService> server::Handler for Outer<S> {
         Ok(())
     }
 
-    async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Self::Error> {
+    async fn channel_close(
+        &mut self,
+        channel: ChannelId,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
         self.channels.remove(&channel);
         Ok(())
     }
 
-    async fn agent_request(&mut self, _channel: ChannelId, _session: &mut Session) -> Result<bool, Self::Error> {
+    async fn agent_request(
+        &mut self,
+        _channel: ChannelId,
+        _session: &mut Session,
+    ) -> Result<bool, Self::Error> {
         self.offered.store(true, Ordering::Release);
         Ok(true)
     }
 
-    async fn subsystem_request(&mut self, channel: ChannelId, name: &str, session: &mut Session) -> Result<(), Self::Error> {
-        let (Some(identity), Some(channel)) = (self.identity.clone(), self.channels.remove(&channel)) else {
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let (Some(identity), Some(channel)) =
+            (self.identity.clone(), self.channels.remove(&channel))
+        else {
             return Ok(session.channel_failure(channel)?);
         };
         let asker = OuterSession {
@@ -323,19 +357,39 @@ impl<S: OuterService> server::Handler for Outer<S> {
         Ok(session.channel_failure(channel)?)
     }
 
-    async fn env_request(&mut self, channel: ChannelId, _name: &str, _value: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        _name: &str,
+        _value: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         Ok(session.channel_failure(channel)?)
     }
 
-    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+    async fn shell_request(
+        &mut self,
+        channel: ChannelId,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         Ok(session.channel_failure(channel)?)
     }
 
-    async fn exec_request(&mut self, channel: ChannelId, _command: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        _command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         Ok(session.channel_failure(channel)?)
     }
 
-    async fn signal(&mut self, _channel: ChannelId, _signal: Sig, _session: &mut Session) -> Result<(), Self::Error> {
+    async fn signal(
+        &mut self,
+        _channel: ChannelId,
+        _signal: Sig,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
         Ok(())
     }
 }

@@ -113,20 +113,27 @@ mod tests {
 
     fn proxy(name: &str) -> Option<(String, Option<u16>, Option<String>)> {
         match Subsystem::parse(name) {
-            Ok(Subsystem::Proxy(request)) => {
-                Some((request.host.to_string(), request.port, request.cluster.map(|cluster| cluster.to_string())))
-            }
+            Ok(Subsystem::Proxy(request)) => Some((
+                request.host.to_string(),
+                request.port,
+                request.cluster.map(|cluster| cluster.to_string()),
+            )),
             _ => None,
         }
     }
 
     #[test]
     fn the_documented_forms() {
-        let host = |name: &str, port, cluster: Option<&str>| Some((name.to_owned(), port, cluster.map(str::to_owned)));
+        let host = |name: &str, port, cluster: Option<&str>| {
+            Some((name.to_owned(), port, cluster.map(str::to_owned)))
+        };
         assert_eq!(proxy("proxy:web-1:22"), host("web-1", Some(22), None));
         assert_eq!(proxy("proxy:web-1:0"), host("web-1", None, None));
         assert_eq!(proxy("proxy:web-1:"), host("web-1", None, None));
-        assert_eq!(proxy("proxy:10.0.0.7:3022@leaf.example.com"), host("10.0.0.7", Some(3022), Some("leaf.example.com")));
+        assert_eq!(
+            proxy("proxy:10.0.0.7:3022@leaf.example.com"),
+            host("10.0.0.7", Some(3022), Some("leaf.example.com"))
+        );
         assert_eq!(proxy("proxy:web-1:22@default@leaf"), host("web-1", Some(22), Some("leaf")));
         assert_eq!(proxy("proxy:[::1]:22"), host("::1", Some(22), None));
         assert_eq!(proxy("proxy:::1:22"), host("::1", Some(22), None));
@@ -135,8 +142,22 @@ mod tests {
 
     #[test]
     fn the_documented_refusal() {
-        for bad in ["proxy:", "proxy:web-1", "proxy:web-1:ssh", "proxy:web-1:99999", "proxy:web-1:22@a@b", "proxy:a:b:c", "proxy:-oProxyCommand=x:22",
-            "proxy:we b:22", "proxy:a\x1b[0m:22", "proxy:$(id):22", "proxy:web\n:22", "proxy:web-1:22@", "proxy:web-1:+22", "proxy:[web]:22"] {
+        for bad in [
+            "proxy:",
+            "proxy:web-1",
+            "proxy:web-1:ssh",
+            "proxy:web-1:99999",
+            "proxy:web-1:22@a@b",
+            "proxy:a:b:c",
+            "proxy:-oProxyCommand=x:22",
+            "proxy:we b:22",
+            "proxy:a\x1b[0m:22",
+            "proxy:$(id):22",
+            "proxy:web\n:22",
+            "proxy:web-1:22@",
+            "proxy:web-1:+22",
+            "proxy:[web]:22",
+        ] {
             let err = Subsystem::parse(bad).unwrap_err();
             assert_eq!(err, RequestError::Format(bad.to_owned()));
             let text = err.to_string();

@@ -24,24 +24,35 @@ impl AuthGate for Echo {
     type Identity = ();
 
     async fn admit(&self, login: &str, _certificate: &Certificate) -> Result<(), String> {
-        if login == "root" { Ok(()) } else { Err(format!("login {login} is not in the certificate")) }
+        if login == "root" {
+            Ok(())
+        } else {
+            Err(format!("login {login} is not in the certificate"))
+        }
     }
 }
 
 #[async_trait]
 impl OuterService for Echo {
-    async fn subsystem(&self, session: OuterSession<()>, subsystem: Result<Subsystem, RequestError>, reply: SubsystemReply) {
+    async fn subsystem(
+        &self,
+        session: OuterSession<()>,
+        subsystem: Result<Subsystem, RequestError>,
+        reply: SubsystemReply,
+    ) {
         match subsystem {
             Ok(Subsystem::ProxySites) => reply.finish(Bytes::from_static(b"[]")).await,
-            Ok(Subsystem::Proxy(request)) if request.host.as_str() == "agent" => match session.agent.open().await {
-                Ok(mut agent) => {
-                    agent.write_all(b"who?").await.unwrap();
-                    let mut answer = [0; 2];
-                    agent.read_exact(&mut answer).await.unwrap();
-                    reply.finish(Bytes::copy_from_slice(&answer)).await;
+            Ok(Subsystem::Proxy(request)) if request.host.as_str() == "agent" => {
+                match session.agent.open().await {
+                    Ok(mut agent) => {
+                        agent.write_all(b"who?").await.unwrap();
+                        let mut answer = [0; 2];
+                        agent.read_exact(&mut answer).await.unwrap();
+                        reply.finish(Bytes::copy_from_slice(&answer)).await;
+                    }
+                    Err(text) => reply.fail(&text).await,
                 }
-                Err(text) => reply.fail(&text).await,
-            },
+            }
             Ok(Subsystem::Proxy(_)) => {
                 let (mut reading, mut writing) = tokio::io::split(reply.accept().await);
                 let _ = tokio::io::copy(&mut reading, &mut writing).await;
@@ -57,7 +68,10 @@ struct WithAgent;
 impl client::Handler for WithAgent {
     type Error = russh::Error;
 
-    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+    async fn check_server_key(
+        &mut self,
+        key: &PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
         Ok(matches!(key, PublicKeyOrCertificate::Certificate(_)))
     }
 
@@ -88,13 +102,15 @@ async fn connect(login: &str) -> (client::Handle<WithAgent>, tokio::task::JoinHa
     let host = service.0.host("proxy", SystemRole::Proxy);
     let config = server_config(&host, ciphers_for(None, &[]), &ServerLimits::default());
     let (key, certificate) = service.0.user("joe");
-    let server = tokio::spawn(serve_outer(service, far, config, DEADLINE, CancellationToken::new()));
+    let server =
+        tokio::spawn(serve_outer(service, far, config, DEADLINE, CancellationToken::new()));
     let host_key_certificates = std::borrow::Cow::Owned(vec![russh::keys::Algorithm::Ed25519]);
     let preferred = russh::Preferred { host_key_certificates, ..russh::Preferred::default() };
     let config = client::Config { preferred, ..client::Config::default() };
     let mut handle = client::connect_stream(Arc::new(config), near, WithAgent).await.unwrap();
     let key = Arc::new(key.private().clone());
-    let admitted = handle.authenticate_openssh_cert(login, key, certificate).await.unwrap().success();
+    let admitted =
+        handle.authenticate_openssh_cert(login, key, certificate).await.unwrap().success();
     (handle, server, admitted)
 }
 
@@ -112,7 +128,9 @@ async fn listen(channel: &mut Channel<client::Msg>) -> Heard {
         while let Some(message) = channel.wait().await {
             match message {
                 ChannelMsg::Data { data } => heard.out.extend_from_slice(&data),
-                ChannelMsg::ExtendedData { data, .. } => heard.err.push_str(&String::from_utf8_lossy(&data)),
+                ChannelMsg::ExtendedData { data, .. } => {
+                    heard.err.push_str(&String::from_utf8_lossy(&data))
+                }
                 ChannelMsg::ExitStatus { exit_status } => heard.status = Some(exit_status),
                 ChannelMsg::Success => heard.answers.push(true),
                 ChannelMsg::Failure => heard.answers.push(false),
@@ -138,9 +156,15 @@ async fn subsystems_answer_and_refusals_say_why_before_they_close() {
     let (handle, _server, admitted) = connect("root").await;
     assert!(admitted);
     let sites = subsystem(&handle, "proxysites", false).await;
-    assert_eq!((sites.out.as_slice(), sites.status, sites.answers), (&b"[]"[..], Some(0), vec![true]));
+    assert_eq!(
+        (sites.out.as_slice(), sites.status, sites.answers),
+        (&b"[]"[..], Some(0), vec![true])
+    );
     let bad = subsystem(&handle, "proxy:web", false).await;
-    assert_eq!(bad.err, "invalid format for proxy request: \"proxy:web\", expected 'proxy:host:port@cluster'\r\n");
+    assert_eq!(
+        bad.err,
+        "invalid format for proxy request: \"proxy:web\", expected 'proxy:host:port@cluster'\r\n"
+    );
     assert_eq!((bad.status, bad.answers), (Some(1), vec![]));
 }
 
@@ -176,7 +200,9 @@ async fn the_listener_offers_no_shell_and_no_forwarding() {
     for _ in 0..3 {
         assert!(matches!(within(channel.wait()).await, Some(ChannelMsg::Failure)));
     }
-    assert!(within(handle.channel_open_direct_tcpip("127.0.0.1", 22, "127.0.0.1", 1)).await.is_err());
+    assert!(
+        within(handle.channel_open_direct_tcpip("127.0.0.1", 22, "127.0.0.1", 1)).await.is_err()
+    );
     assert!(within(handle.tcpip_forward("127.0.0.1", 0)).await.is_err());
 }
 
@@ -184,7 +210,11 @@ async fn the_listener_offers_no_shell_and_no_forwarding() {
 async fn who_is_not_admitted_opens_nothing() {
     let (handle, server, admitted) = connect("admin").await;
     assert!(!admitted);
-    assert!(tokio::time::timeout(Duration::from_secs(1), handle.channel_open_session()).await.map_or(true, |opened| opened.is_err()));
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), handle.channel_open_session())
+            .await
+            .map_or(true, |opened| opened.is_err())
+    );
     drop(handle);
     let login = within(server).await.unwrap();
     assert_eq!(login.user.as_deref(), Some("admin"));

@@ -62,7 +62,11 @@ fn run<R: Read + Seek>(
             Waited::Jump { forward, passed } => {
                 // The step was taken from the recording but not shown; a seek shows what it did.
                 let here = now_ms + u64::try_from(passed.as_millis()).unwrap_or(0);
-                let to = if forward { here.saturating_add(JUMP_MS) } else { here.saturating_sub(JUMP_MS) };
+                let to = if forward {
+                    here.saturating_add(JUMP_MS)
+                } else {
+                    here.saturating_sub(JUMP_MS)
+                };
                 let screen = player.seek(to, viewer()).map_err(|error| damaged(&error))?;
                 out.write_all(&screen)?;
                 out.flush()?;
@@ -73,7 +77,9 @@ fn run<R: Read + Seek>(
         now_ms = at_ms;
         match action {
             Action::Output { shown, .. } => out.write_all(&shown)?,
-            Action::Gap(gap) => write!(out, "\r\n[{} bytes of output were not recorded here]\r\n", gap.bytes)?,
+            Action::Gap(gap) => {
+                write!(out, "\r\n[{} bytes of output were not recorded here]\r\n", gap.bytes)?
+            }
             Action::Resize(_) | Action::Event(_) => {}
         }
         out.flush()?;
@@ -178,7 +184,9 @@ impl KeyParser {
 /// The viewer's terminal.
 fn viewer() -> Size {
     match rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
-        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => Size { columns: size.ws_col, rows: size.ws_row },
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
+            Size { columns: size.ws_col, rows: size.ws_row }
+        }
         _ => Size::default(),
     }
 }
@@ -190,7 +198,8 @@ mod tests {
     #[test]
     fn arrows_space_and_ends() {
         let mut parser = KeyParser::default();
-        let keys: Vec<Key> = b"\x1b[C\x1bOD A\x1b[5~ \x03".iter().filter_map(|byte| parser.feed(*byte)).collect();
+        let keys: Vec<Key> =
+            b"\x1b[C\x1bOD A\x1b[5~ \x03".iter().filter_map(|byte| parser.feed(*byte)).collect();
         assert_eq!(keys, [Key::Forward, Key::Back, Key::Pause, Key::Pause, Key::Quit]);
     }
 
@@ -198,7 +207,10 @@ mod tests {
     fn a_key_cuts_a_wait_short() {
         let (sender, receiver) = channel();
         sender.send(Key::Forward).unwrap();
-        assert!(matches!(wait(Duration::from_secs(600), &receiver), Waited::Jump { forward: true, .. }));
+        assert!(matches!(
+            wait(Duration::from_secs(600), &receiver),
+            Waited::Jump { forward: true, .. }
+        ));
         sender.send(Key::Pause).unwrap();
         sender.send(Key::Quit).unwrap();
         assert!(matches!(wait(Duration::from_secs(600), &receiver), Waited::Quit));

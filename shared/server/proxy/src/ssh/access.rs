@@ -35,7 +35,9 @@ pub(super) fn options(state: &ClusterState, identity: &Identity) -> MergedOption
 
 /// Whether sessions end with the certificate.
 pub(super) fn ends_with_certificate(state: &ClusterState, identity: &Identity) -> bool {
-    options(state, identity).disconnect_expired_cert.unwrap_or(state.auth_preference.spec.disconnect_expired_cert)
+    options(state, identity)
+        .disconnect_expired_cert
+        .unwrap_or(state.auth_preference.spec.disconnect_expired_cert)
 }
 
 fn request<'a>(visit: &'a Visit, login: &'a Login, addr: SocketAddr) -> SshRequest<'a> {
@@ -72,7 +74,8 @@ fn denied(visit: &Visit, login: &Login, refusal: &AccessRefused) -> Refusal {
 /// Looks the host up, and connects to the first of its addresses that the user's roles admit and that answers.
 pub(super) async fn dial(visit: &Visit, login: &Login) -> Result<Dialled, Refusal> {
     const OFFLINE: &str = "is offline or does not exist";
-    let unreachable = |why: String| Refusal { text: format!("target host {} {OFFLINE}", visit.host()), why };
+    let unreachable =
+        |why: String| Refusal { text: format!("target host {} {OFFLINE}", visit.host()), why };
     let addrs = match network::resolve(visit.host().as_ref(), visit.port()).await {
         Ok(addrs) if !addrs.is_empty() => addrs,
         Ok(_) => return Err(unreachable("name has no address".to_owned())),
@@ -89,7 +92,10 @@ pub(super) async fn dial(visit: &Visit, login: &Login) -> Result<Dialled, Refusa
         // The event is about this dial; it is durable before there is anything to dial with.
         let party = visit.party(login.as_ref(), Some(addr));
         let granted =
-            authorize_ssh(&state, visit.proxy.events.as_ref(), asked, party.connecting(), |why| party.refused(why)).await;
+            authorize_ssh(&state, visit.proxy.events.as_ref(), asked, party.connecting(), |why| {
+                party.refused(why)
+            })
+            .await;
         let access = match granted {
             Ok(granted) => granted.redeem(),
             Err(refusal) => return Err(denied(visit, login, &refusal)),

@@ -60,8 +60,19 @@ mod tests {
         assert_eq!(transfer("/usr/bin/scp -pf y"), Some(download));
         assert_eq!(transfer("rsync --server -logDtpre.iLsfxCIvu . /tmp"), Some(Transfer::Rsync));
         assert_eq!(transfer("/usr/lib/openssh/sftp-server"), Some(Transfer::Sftp));
-        for recorded in ["cat /etc/passwd", "scp a b:c", "rsync -a x y", "scp -t x; cat /etc/shadow", "scp -t $(id)",
-            "sftp-server | tee x", "rsync --server\nid", "", "  ", "echo scp -t x", "scp -t x && id"] {
+        for recorded in [
+            "cat /etc/passwd",
+            "scp a b:c",
+            "rsync -a x y",
+            "scp -t x; cat /etc/shadow",
+            "scp -t $(id)",
+            "sftp-server | tee x",
+            "rsync --server\nid",
+            "",
+            "  ",
+            "echo scp -t x",
+            "scp -t x && id",
+        ] {
             assert_eq!(transfer(recorded), None, "{recorded}");
         }
     }

@@ -2,9 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use shared_events::{
-    AuditEvent, AuthAttempt, ClientDisconnect, CommandMetadata, ConnectionMetadata, DATA_INDEX, Exec, Metadata, PortForward,
-    Resize, Scp, ServerMetadata, SessionConnect, SessionData, SessionEnd, SessionLeave, SessionMetadata, SessionReject, SessionStart, Sftp,
-    Status, Subsystem, UserMetadata, codes,
+    AuditEvent, AuthAttempt, ClientDisconnect, CommandMetadata, ConnectionMetadata, DATA_INDEX,
+    Exec, Metadata, PortForward, Resize, Scp, ServerMetadata, SessionConnect, SessionData,
+    SessionEnd, SessionLeave, SessionMetadata, SessionReject, SessionStart, Sftp, Status,
+    Subsystem, UserMetadata, codes,
 };
 use shared_pki::Identity;
 use shared_ssh::relay::{Ended, Size};
@@ -61,12 +62,17 @@ pub(crate) fn target(host: &str, addr: &str, proxy: HostId) -> ServerMetadata {
 
 /// A text of a peer, cut to what an event may hold.
 pub(crate) fn cut(text: &str) -> String {
-    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let end =
+        (0..=MAX_TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     text.get(..end).unwrap_or_default().to_owned()
 }
 
 fn session(sid: SessionId) -> SessionMetadata {
-    SessionMetadata { sid: sid.to_string(), private_key_policy: "none".into(), ..SessionMetadata::default() }
+    SessionMetadata {
+        sid: sid.to_string(),
+        private_key_policy: "none".into(),
+        ..SessionMetadata::default()
+    }
 }
 
 fn code(code: &str) -> Metadata {
@@ -86,7 +92,13 @@ pub(crate) enum Copy {
 }
 
 impl Party {
-    pub(crate) fn start(&self, sid: SessionId, size: Option<Size>, command: Option<&str>, mode: &str) -> AuditEvent {
+    pub(crate) fn start(
+        &self,
+        sid: SessionId,
+        size: Option<Size>,
+        command: Option<&str>,
+        mode: &str,
+    ) -> AuditEvent {
         SessionStart {
             user: self.user.clone(),
             session: session(sid),
@@ -172,7 +184,14 @@ impl Party {
         .into()
     }
 
-    pub(crate) fn scp(&self, sid: SessionId, command: &str, path: &str, copy: &Copy, ended: &Ended) -> AuditEvent {
+    pub(crate) fn scp(
+        &self,
+        sid: SessionId,
+        command: &str,
+        path: &str,
+        copy: &Copy,
+        ended: &Ended,
+    ) -> AuditEvent {
         Scp {
             user: self.user.clone(),
             session: session(sid),
@@ -190,7 +209,12 @@ impl Party {
     }
 
     /// A file copy that the role forbids.
-    pub(crate) fn copy_refused(&self, sid: SessionId, command: Option<(&str, &str)>, why: &str) -> AuditEvent {
+    pub(crate) fn copy_refused(
+        &self,
+        sid: SessionId,
+        command: Option<(&str, &str)>,
+        why: &str,
+    ) -> AuditEvent {
         match command {
             Some((command, path)) => Scp {
                 metadata: code(codes::SCP_DISALLOWED),
@@ -198,7 +222,11 @@ impl Party {
                 session: session(sid),
                 server: self.server.clone(),
                 connection: self.connection.clone(),
-                command: CommandMetadata { command: cut(command), exit_error: why.to_owned(), ..CommandMetadata::default() },
+                command: CommandMetadata {
+                    command: cut(command),
+                    exit_error: why.to_owned(),
+                    ..CommandMetadata::default()
+                },
                 path: cut(path),
                 ..Scp::default()
             }
@@ -219,7 +247,11 @@ impl Party {
     pub(crate) fn subsystem(&self, name: &str, ended: &Ended) -> AuditEvent {
         let error = failure(ended);
         Subsystem {
-            metadata: if error.is_empty() { Metadata::default() } else { code(codes::SUBSYSTEM_FAILURE) },
+            metadata: if error.is_empty() {
+                Metadata::default()
+            } else {
+                code(codes::SUBSYSTEM_FAILURE)
+            },
             user: self.user.clone(),
             server: self.server.clone(),
             connection: self.connection.clone(),
@@ -232,7 +264,9 @@ impl Party {
     pub(crate) fn port(&self, addr: &str, how: PortStep<'_>) -> AuditEvent {
         let (metadata, status) = match how {
             PortStep::Begin => (Metadata::default(), Status { success: true, ..Status::default() }),
-            PortStep::End => (code(codes::PORT_FORWARD_STOP), Status { success: true, ..Status::default() }),
+            PortStep::End => {
+                (code(codes::PORT_FORWARD_STOP), Status { success: true, ..Status::default() })
+            }
             PortStep::Failed(why) => {
                 (code(codes::PORT_FORWARD_FAILURE), Status { error: cut(why), ..Status::default() })
             }
@@ -302,9 +336,18 @@ pub(crate) enum PortStep<'a> {
 }
 
 /// Somebody who did not get in at the listener of `proxy`.
-pub(crate) fn not_admitted(login: &str, why: &str, connection: ConnectionMetadata, proxy: HostId) -> AuditEvent {
+pub(crate) fn not_admitted(
+    login: &str,
+    why: &str,
+    connection: ConnectionMetadata,
+    proxy: HostId,
+) -> AuditEvent {
     AuthAttempt {
-        server: ServerMetadata { namespace: "default".into(), server_id: proxy.to_string(), ..ServerMetadata::default() },
+        server: ServerMetadata {
+            namespace: "default".into(),
+            server_id: proxy.to_string(),
+            ..ServerMetadata::default()
+        },
         user: UserMetadata { login: cut(login), ..UserMetadata::default() },
         connection,
         status: Status { error: cut(why), ..Status::default() },

@@ -58,7 +58,8 @@ impl HostKeys {
     pub(crate) async fn identity(&self, names: &[String]) -> Result<HostIdentityKey, HostKeyError> {
         let slot = self.slot(names);
         let mut held = slot.lock().await;
-        if let Some(identity) = held.as_ref().filter(|identity| left(&identity.certificate) > RENEW) {
+        if let Some(identity) = held.as_ref().filter(|identity| left(&identity.certificate) > RENEW)
+        {
             return Ok(identity.clone());
         }
         match self.sign(names).await {
@@ -67,20 +68,25 @@ impl HostKeys {
                 *held = Some(identity.clone());
                 Ok(identity)
             }
-            Err(err) => match held.as_ref().filter(|identity| !left(&identity.certificate).is_zero()) {
-                Some(identity) => {
-                    tracing::warn!(error = %err, "host certificate cannot be renewed");
-                    Ok(identity.clone())
+            Err(err) => {
+                match held.as_ref().filter(|identity| !left(&identity.certificate).is_zero()) {
+                    Some(identity) => {
+                        tracing::warn!(error = %err, "host certificate cannot be renewed");
+                        Ok(identity.clone())
+                    }
+                    None => Err(err),
                 }
-                None => Err(err),
-            },
+            }
         }
     }
 
     async fn sign(&self, names: &[String]) -> Result<Certificate, HostKeyError> {
         let public = self.key.public_openssh();
         let signing = self.authority.sign_proxy_host(names.to_vec(), &public);
-        let line = tokio::time::timeout(SIGN, signing).await.map_err(|_| HostKeyError::Slow)?.map_err(HostKeyError::Sign)?;
+        let line = tokio::time::timeout(SIGN, signing)
+            .await
+            .map_err(|_| HostKeyError::Slow)?
+            .map_err(HostKeyError::Sign)?;
         shared_pki::parse_certificate_line(&line).map_err(HostKeyError::Unreadable)
     }
 }
@@ -88,5 +94,6 @@ impl HostKeys {
 /// What a certificate has left; what has no end has a day.
 fn left(certificate: &Certificate) -> Duration {
     let now = u64::try_from(Utc::now().timestamp()).unwrap_or(0);
-    Duration::from_secs(certificate.valid_before().saturating_sub(now)).min(Duration::from_secs(86_400))
+    Duration::from_secs(certificate.valid_before().saturating_sub(now))
+        .min(Duration::from_secs(86_400))
 }

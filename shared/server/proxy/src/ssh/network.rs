@@ -45,7 +45,13 @@ mod tests {
     #[test]
     fn our_own_listeners_in_every_spelling() {
         let listener: SocketAddr = "0.0.0.0:3025".parse().unwrap();
-        for own in ["127.0.0.1:3025", "127.8.9.1:3025", "0.0.0.0:3025", "[::ffff:127.0.0.1]:3025", "[::1]:3025"] {
+        for own in [
+            "127.0.0.1:3025",
+            "127.8.9.1:3025",
+            "0.0.0.0:3025",
+            "[::ffff:127.0.0.1]:3025",
+            "[::1]:3025",
+        ] {
             assert!(is_listener(listener, own.parse().unwrap()), "{own}");
         }
         for other in ["127.0.0.1:22", "192.0.2.1:3025"] {

@@ -9,13 +9,15 @@ use shared_pki::Identity;
 use shared_pki::ssh_key::Certificate;
 use shared_pki::verify::SshVerifier;
 use shared_ssh::russh::cipher;
-use shared_ssh::server::{AuthGate, OuterService, OuterSession, ProxyRequest, RequestError, Subsystem, SubsystemReply};
+use shared_ssh::server::{
+    AuthGate, OuterService, OuterSession, ProxyRequest, RequestError, Subsystem, SubsystemReply,
+};
 use shared_types::RecordingMode;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ends, SshProxy};
 use super::visit::Visit;
+use super::{Ends, SshProxy};
 
 /// The port of a target whose user named none.
 const DEFAULT_PORT: u16 = 3022;
@@ -80,9 +82,15 @@ impl OuterService for Door {
 }
 
 impl Door {
-    async fn proxy_to(&self, session: OuterSession<Arc<Identity>>, request: ProxyRequest, reply: SubsystemReply) {
+    async fn proxy_to(
+        &self,
+        session: OuterSession<Arc<Identity>>,
+        request: ProxyRequest,
+        reply: SubsystemReply,
+    ) {
         let state = self.proxy.authority.state();
-        if let Some(cluster) = request.cluster.as_ref().filter(|cluster| **cluster != state.cluster) {
+        if let Some(cluster) = request.cluster.as_ref().filter(|cluster| **cluster != state.cluster)
+        {
             return reply.fail(&format!("cluster {cluster} is not known here")).await;
         }
         let port = request.port.unwrap_or(DEFAULT_PORT);
@@ -100,7 +108,9 @@ impl Door {
                 visit.rejected(&text).await;
                 reply.fail(&text).await;
             }
-            RecordingMode::ProxySync => reply.fail("session_recording: \"proxy-sync\" is not built yet; \"proxy\" is").await,
+            RecordingMode::ProxySync => {
+                reply.fail("session_recording: \"proxy-sync\" is not built yet; \"proxy\" is").await
+            }
         }
     }
 }

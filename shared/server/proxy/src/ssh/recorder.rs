@@ -46,11 +46,18 @@ pub(crate) enum RecordError {
 }
 
 enum Item {
-    Output { data: Bytes, at: DateTime<Utc> },
+    Output {
+        data: Bytes,
+        at: DateTime<Utc>,
+    },
     /// So many bytes that the bucket did not admit.
     LeftOut(u64),
     /// Numbered, recorded, and given back to be emitted.
-    Event { event: Box<AuditEvent>, at: DateTime<Utc>, done: oneshot::Sender<AuditEvent> },
+    Event {
+        event: Box<AuditEvent>,
+        at: DateTime<Utc>,
+        done: oneshot::Sender<AuditEvent>,
+    },
 }
 
 /// What waits to be encoded.
@@ -112,7 +119,11 @@ impl Shared {
 
 impl Queue {
     fn output(&mut self, data: &Bytes, at: DateTime<Utc>) {
-        let admitted = self.bucket.as_mut().map_or(data.len(), |bucket| bucket.take(data.len(), at)).min(data.len());
+        let admitted = self
+            .bucket
+            .as_mut()
+            .map_or(data.len(), |bucket| bucket.take(data.len(), at))
+            .min(data.len());
         if admitted > 0 {
             self.items.push(Item::Output { data: data.slice(..admitted), at });
             self.bytes += admitted;
@@ -141,11 +152,28 @@ pub(crate) fn limits() -> Limits {
 
 impl Recorder {
     /// Records with `recorder` into `writer` what `bucket` admits.
-    pub(crate) fn spawn(recorder: SessionRecorder, bucket: Option<TokenBucket>, writer: RecordingWriter) -> Self {
-        let queue = Queue { items: Vec::new(), bytes: 0, bucket, armed: false, urgent: false, closed: false, failed: false };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), filled: Notify::new(), taken: Notify::new() });
+    pub(crate) fn spawn(
+        recorder: SessionRecorder,
+        bucket: Option<TokenBucket>,
+        writer: RecordingWriter,
+    ) -> Self {
+        let queue = Queue {
+            items: Vec::new(),
+            bytes: 0,
+            bucket,
+            armed: false,
+            urgent: false,
+            closed: false,
+            failed: false,
+        };
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(queue),
+            filled: Notify::new(),
+            taken: Notify::new(),
+        });
         let (ended, end) = oneshot::channel();
-        let task = Task { recorder: Some(recorder), writer, shared: Arc::clone(&shared), unflushed: None };
+        let task =
+            Task { recorder: Some(recorder), writer, shared: Arc::clone(&shared), unflushed: None };
         let of_task = Arc::clone(&shared);
         tokio::spawn(async move {
             let result = task.run().await;
@@ -259,7 +287,9 @@ impl Task {
                 }
             };
             overdue = Some(until);
-            if tokio::time::timeout_at(until, self.shared.filled.notified()).await.is_err() && !armed {
+            if tokio::time::timeout_at(until, self.shared.filled.notified()).await.is_err()
+                && !armed
+            {
                 self.work(Work::Flush).await?;
                 overdue = None;
             }
@@ -279,7 +309,9 @@ impl Task {
         let encode = move || {
             let mut slices = Vec::new();
             let result = match work {
-                Work::Items(items) => items.into_iter().try_for_each(|item| record(&mut recorder, item, &mut slices)),
+                Work::Items(items) => {
+                    items.into_iter().try_for_each(|item| record(&mut recorder, item, &mut slices))
+                }
                 Work::Flush => {
                     slices.extend(recorder.flush());
                     Ok(())
@@ -288,8 +320,11 @@ impl Task {
             };
             (recorder, slices, result)
         };
-        let (recorder, slices, result) =
-            if small { encode() } else { tokio::task::spawn_blocking(encode).await.map_err(|_| RecordError::Gone)? };
+        let (recorder, slices, result) = if small {
+            encode()
+        } else {
+            tokio::task::spawn_blocking(encode).await.map_err(|_| RecordError::Gone)?
+        };
         let pending = recorder.pending() > 0;
         self.recorder = Some(recorder);
         let cut = !slices.is_empty();
@@ -305,7 +340,11 @@ impl Task {
     }
 }
 
-fn record(recorder: &mut SessionRecorder, item: Item, slices: &mut Vec<Slice>) -> Result<(), EncodeError> {
+fn record(
+    recorder: &mut SessionRecorder,
+    item: Item,
+    slices: &mut Vec<Slice>,
+) -> Result<(), EncodeError> {
     match item {
         Item::Output { data, at } => recorder.output(data, at, slices),
         Item::LeftOut(bytes) => {

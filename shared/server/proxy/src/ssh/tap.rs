@@ -85,8 +85,16 @@ impl SessionTap {
 
     async fn begin(&self, interactive: bool) -> Result<Recorder, RecordError> {
         let writer = self.recording.recordings.begin(self.sid).await?;
-        let header = Header { cluster: self.recording.cluster.clone(), session: self.sid, recorder: self.recording.recorder };
-        let bucket = self.recording.exec_bucket.filter(|_| !interactive).map(|(size, rate)| TokenBucket::new(size, rate));
+        let header = Header {
+            cluster: self.recording.cluster.clone(),
+            session: self.sid,
+            recorder: self.recording.recorder,
+        };
+        let bucket = self
+            .recording
+            .exec_bucket
+            .filter(|_| !interactive)
+            .map(|(size, rate)| TokenBucket::new(size, rate));
         Ok(Recorder::spawn(SessionRecorder::new(header, recorder::limits(), None), bucket, writer))
     }
 
@@ -95,9 +103,14 @@ impl SessionTap {
         tracing::error!(sid = %self.sid, error = %chain(err), "{step}");
         let strict = self.recording.strictness == Strictness::Strict;
         let outcome = if strict { "the session ends" } else { "the session goes on without" };
-        let reason = format!("session {} cannot be recorded, {outcome}: {step}: {}", self.sid, chain(err));
+        let reason =
+            format!("session {} cannot be recorded, {outcome}: {step}: {}", self.sid, chain(err));
         self.recording.emit(vec![self.party.rejected(&reason)]).await;
-        if strict { Err("the session cannot be recorded, and its recording is mandatory".to_owned()) } else { Ok(()) }
+        if strict {
+            Err("the session cannot be recorded, and its recording is mandatory".to_owned())
+        } else {
+            Ok(())
+        }
     }
 
     fn refuse_copy(&self, kind: &Kind) -> Option<AuditEvent> {
@@ -109,8 +122,12 @@ impl SessionTap {
             Kind::Transfer(command, Transfer::Scp { path, .. }) => {
                 Some(self.party.copy_refused(self.sid, Some((command, path)), WHY))
             }
-            Kind::Transfer(command, _) => Some(self.party.copy_refused(self.sid, Some((command, "")), WHY)),
-            Kind::Subsystem(name) if name == "sftp" => Some(self.party.copy_refused(self.sid, None, WHY)),
+            Kind::Transfer(command, _) => {
+                Some(self.party.copy_refused(self.sid, Some((command, "")), WHY))
+            }
+            Kind::Subsystem(name) if name == "sftp" => {
+                Some(self.party.copy_refused(self.sid, None, WHY))
+            }
             _ => None,
         }
     }
@@ -208,7 +225,9 @@ impl Tap for SessionTap {
         match &running.kind {
             Kind::Shell => {}
             Kind::Exec(command) => recorded.push(party.exec(sid, command, &ended)),
-            Kind::Transfer(command, Transfer::Scp { path, copy }) => events.push(party.scp(sid, command, path, copy, &ended)),
+            Kind::Transfer(command, Transfer::Scp { path, copy }) => {
+                events.push(party.scp(sid, command, path, copy, &ended))
+            }
             Kind::Transfer(command, _) => events.push(party.exec(sid, command, &ended)),
             Kind::Subsystem(name) => events.push(party.subsystem(name, &ended)),
         }
@@ -218,7 +237,13 @@ impl Tap for SessionTap {
                 _ => None,
             };
             recorded.push(party.leave(sid));
-            recorded.push(party.end(sid, running.interactive, command, (running.began, Utc::now()), self.recording.mode));
+            recorded.push(party.end(
+                sid,
+                running.interactive,
+                command,
+                (running.began, Utc::now()),
+                self.recording.mode,
+            ));
         }
         let recorder = running.recorder.and_then(Arc::into_inner);
         if let Some(recorder) = recorder {

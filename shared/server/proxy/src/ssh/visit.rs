@@ -31,7 +31,8 @@ use super::tap::{PortTap, Recording, SessionTap};
 use super::{Ends, SshProxy, watch};
 
 /// What tells a user why a target closed the connection at once.
-const EOF_HINT: &str = "the target closed the connection; its sshd may limit new ones, see MaxStartups in sshd_config";
+const EOF_HINT: &str =
+    "the target closed the connection; its sshd may limit new ones, see MaxStartups in sshd_config";
 /// How long nothing may move on a pipe that is not recorded.
 const PIPE_IDLE: Duration = Duration::from_secs(24 * 3600);
 
@@ -59,7 +60,13 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    pub(super) fn new(door: &Door, session: OuterSession<Arc<Identity>>, host: HostName, port: u16, mode: RecordingMode) -> Self {
+    pub(super) fn new(
+        door: &Door,
+        session: OuterSession<Arc<Identity>>,
+        host: HostName,
+        port: u16,
+        mode: RecordingMode,
+    ) -> Self {
         Self {
             proxy: Arc::clone(&door.proxy),
             ends: door.ends,
@@ -98,7 +105,8 @@ impl Visit {
 
     /// What events about this visit say.
     pub(super) fn party(&self, login: &str, addr: Option<SocketAddr>) -> Party {
-        let addr = addr.map_or_else(|| format!("{}:{}", self.host, self.port), |addr| addr.to_string());
+        let addr =
+            addr.map_or_else(|| format!("{}:{}", self.host, self.port), |addr| addr.to_string());
         Party {
             user: events::user(&self.identity, login),
             server: events::target(self.host.as_ref(), &addr, self.proxy.settings.host_id),
@@ -167,14 +175,19 @@ impl Visit {
             host: self.host.to_string(),
             checked: state.recording.spec.proxy_checks_host_keys,
         };
-        let (user, peer, authorities) = (self.identity.user.clone(), self.ends.peer.ip(), state.authorities.clone());
+        let (user, peer, authorities) =
+            (self.identity.user.clone(), self.ends.peer.ip(), state.authorities.clone());
         let wanted = login.to_owned();
         let certificate = move |certificate: &Certificate| {
             SshVerifier::new(&authorities, Utc::now())
                 .user(certificate, &wanted, Some(peer))
                 .is_ok_and(|identity| identity.user == user)
         };
-        let options = TargetOptions { login: login.to_owned(), host: Arc::new(host), certificate: Arc::new(certificate) };
+        let options = TargetOptions {
+            login: login.to_owned(),
+            host: Arc::new(host),
+            certificate: Arc::new(certificate),
+        };
         let agent = self.agent.clone();
         let connected = target::connect(stream, options, async move || agent.open().await).await;
         match connected {
@@ -233,7 +246,9 @@ impl Visit {
         // The proxy's own names stand behind the target's, because it is the proxy that answers: a key that an
         // ssh-agent holds for the way `PROXY>user@host` then signs for both of the client's handshakes.
         let mut names = vec![self.host.to_string()];
-        names.extend(self.proxy.settings.host_names().into_iter().filter(|name| *name != self.host.as_ref()));
+        names.extend(
+            self.proxy.settings.host_names().into_iter().filter(|name| *name != self.host.as_ref()),
+        );
         let identity = match self.proxy.keys.identity(&names).await {
             Ok(identity) => identity,
             Err(err) => {
@@ -262,7 +277,14 @@ impl Visit {
             }
         }
         if let (false, Some(user)) = (login.admitted, &login.user) {
-            visit.proxy.not_admitted(visit.ends, user, login.failure.as_deref().unwrap_or("connection ended")).await;
+            visit
+                .proxy
+                .not_admitted(
+                    visit.ends,
+                    user,
+                    login.failure.as_deref().unwrap_or("connection ended"),
+                )
+                .await;
         }
     }
 }
@@ -277,7 +299,10 @@ impl AuthGate for Visit {
             .user(certificate, login, Some(self.ends.peer.ip()))
             .map_err(|refusal| refusal.to_string())?;
         if identity.user != self.identity.user || identity.cluster != self.identity.cluster {
-            return Err(format!("certificate of {} on a connection of {}", identity.user, self.identity.user));
+            return Err(format!(
+                "certificate of {} on a connection of {}",
+                identity.user, self.identity.user
+            ));
         }
         *self.inner_login.lock().unwrap_or_else(PoisonError::into_inner) = Some(login.to_owned());
         Ok(Arc::new(identity))
@@ -293,11 +318,21 @@ impl InnerService for Visit {
         }
     }
 
-    async fn tap(&self, _identity: &Arc<Identity>, login: &str, _target: &Arc<Target>) -> Arc<dyn Tap> {
+    async fn tap(
+        &self,
+        _identity: &Arc<Identity>,
+        login: &str,
+        _target: &Arc<Target>,
+    ) -> Arc<dyn Tap> {
         Arc::new(SessionTap::new(self.party(login, self.dialled()), self.recording()))
     }
 
-    async fn forward(&self, identity: &Arc<Identity>, login: &str, to: (&str, u32)) -> Result<Arc<dyn ForwardTap>, String> {
+    async fn forward(
+        &self,
+        identity: &Arc<Identity>,
+        login: &str,
+        to: (&str, u32),
+    ) -> Result<Arc<dyn ForwardTap>, String> {
         const REFUSED: &str = "port forwarding not permitted";
         let state = self.proxy.authority.state();
         let (party, recording) = (self.party(login, None), self.recording());
@@ -345,7 +380,9 @@ impl HostCheck for TargetHost {
 
     fn key(&self, _key: &PublicKey) -> Result<(), String> {
         if self.checked {
-            return Err("remote host presented a public key, expected a host certificate".to_owned());
+            return Err(
+                "remote host presented a public key, expected a host certificate".to_owned()
+            );
         }
         Ok(())
     }
@@ -353,7 +390,9 @@ impl HostCheck for TargetHost {
 
 /// A connection to a target's address.
 pub(super) async fn connect(addr: SocketAddr, limit: Duration) -> std::io::Result<TcpStream> {
-    let stream = tokio::time::timeout(limit, TcpStream::connect(addr)).await.map_err(|_| std::io::ErrorKind::TimedOut)??;
+    let stream = tokio::time::timeout(limit, TcpStream::connect(addr))
+        .await
+        .map_err(|_| std::io::ErrorKind::TimedOut)??;
     shared_transport::tune(&stream);
     Ok(stream)
 }

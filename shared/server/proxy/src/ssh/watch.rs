@@ -19,7 +19,8 @@ pub(super) async fn ended(visit: &Visit, login: &str) -> String {
         if !access::still_allowed(visit, &state, login) {
             return "access was revoked".to_owned();
         }
-        let expires = access::ends_with_certificate(&state, &visit.identity).then_some(visit.identity.valid_until);
+        let expires = access::ends_with_certificate(&state, &visit.identity)
+            .then_some(visit.identity.valid_until);
         let left = match expires {
             Some(end) => match (end - Utc::now()).to_std() {
                 Ok(left) if !left.is_zero() => left,
