@@ -30,5 +30,5 @@ pub use error::{ConnectError, Leg};
 pub use forward::{ForwardError, Listening, LocalForward};
 pub use inner::{AgentSource, TargetConn, TargetOptions};
 pub use outer::{ProxyConn, ProxyOptions, TargetStream, proxy_request};
-pub use queue::ByteQueue;
+pub use queue::{ByteQueue, Shortcut};
 pub use session::{Control, PtyRequest, SessionEnd, SessionIo, SessionRequest, Start, WindowSize};

@@ -1,10 +1,14 @@
-//! A stream whose writes do not wait, within a limit.
+//! A stream whose writes do not wait, within a limit, and whose small reads are few.
 //!
 //! A russh loop that waits for its peer to read does not read itself. Where both ends are such loops, and each sends
 //! more than the stream between them holds, both wait for ever. With this on one end that end always reads. What piles
 //! up is bounded by the windows the peer granted, and by [`LIMIT`] for a peer that grants too much.
+//!
+//! russh reads the four bytes of a packet's length and then the packet. Here the first read takes a small packet whole,
+//! which makes one system call of three (the last would find nothing); large reads go through as they are.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -15,15 +19,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const LIMIT: usize = 32 * 1024 * 1024;
 /// A buffer larger than this is given back once it is empty.
 const KEEP: usize = 64 * 1024;
+/// A smaller read takes so much at once.
+const AHEAD: usize = 2048;
 
 pub(crate) struct Elastic<S> {
     stream: S,
     waiting: BytesMut,
+    /// Read, and not asked for yet.
+    ahead: BytesMut,
 }
 
 impl<S> Elastic<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, waiting: BytesMut::new() }
+        Self { stream, waiting: BytesMut::new(), ahead: BytesMut::new() }
     }
 }
 
@@ -56,7 +64,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Elastic<S> {
         {
             return Poll::Ready(Err(err));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if self.ahead.is_empty() {
+            if buf.remaining() >= AHEAD {
+                return Pin::new(&mut self.stream).poll_read(cx, buf);
+            }
+            let mut space = [MaybeUninit::uninit(); AHEAD];
+            let mut read = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+            let (now, later) = read.filled().split_at(read.filled().len().min(buf.remaining()));
+            buf.put_slice(now);
+            self.ahead.extend_from_slice(later);
+            return Poll::Ready(Ok(()));
+        }
+        let now = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(now));
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -123,6 +148,26 @@ mod tests {
         });
         stream.shutdown().await.unwrap();
         assert!(reading.await.unwrap() == sent);
+    }
+
+    #[tokio::test]
+    async fn reads_of_any_size_give_all_bytes_in_order() {
+        let sent: Vec<u8> = (0..50_000_u32).map(|n| (n % 251) as u8).collect();
+        let (near, mut far) = tokio::io::duplex(5000);
+        let all = sent.clone();
+        tokio::spawn(async move { far.write_all(&all).await.unwrap() });
+        let mut stream = Elastic::new(near);
+        let (mut got, mut size) = (Vec::new(), 1);
+        loop {
+            let mut chunk = vec![0; size];
+            let read = stream.read(&mut chunk).await.unwrap();
+            if read == 0 {
+                break;
+            }
+            got.extend_from_slice(&chunk[..read]);
+            size = size * 7 % 4099;
+        }
+        assert!(got == sent);
     }
 
     #[tokio::test]

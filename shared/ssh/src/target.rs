@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::mpsc;
 
 use crate::elastic::Elastic;
-use crate::server::{ClientIdent, Prefixed};
+use crate::server::{ClientIdent, INNER_PACKET, Prefixed};
 use crate::signer::{AgentError, ForwardedAgent, HostboundSigner};
 
 /// How many certificates of an agent a target is shown.
@@ -189,6 +189,8 @@ fn config() -> client::Config {
         preferred: preferred(),
         keepalive_interval: Some(Duration::from_secs(300)),
         keepalive_max: 3,
+        // What comes in one packet goes on in one.
+        maximum_packet_size: INNER_PACKET,
         ..client::Config::default()
     }
 }

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -17,8 +17,15 @@ use rustix::termios::{Winsize, tcsetwinsize};
 pub struct Terminal {
     child: Child,
     control: File,
-    seen: Arc<Mutex<Vec<u8>>>,
+    received: Arc<Received>,
     reader: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What the program has written.
+#[derive(Debug, Default)]
+struct Received {
+    bytes: Mutex<Vec<u8>>,
+    more: Condvar,
 }
 
 impl Terminal {
@@ -51,18 +58,19 @@ impl Terminal {
             .with_context(|| format!("start {command:?} on a terminal"))?;
         let control = File::from(control);
         let mut from = control.try_clone()?;
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::clone(&seen);
+        let received = Arc::new(Received::default());
+        let sink = Arc::clone(&received);
         let reader = std::thread::spawn(move || {
             let mut buffer = [0_u8; 16384];
             // The far side's last close reads as an error.
             while let Ok(length @ 1..) = from.read(&mut buffer) {
-                if let Ok(mut sink) = sink.lock() {
-                    sink.extend_from_slice(&buffer[..length]);
+                if let Ok(mut bytes) = sink.bytes.lock() {
+                    bytes.extend_from_slice(&buffer[..length]);
                 }
+                sink.more.notify_all();
             }
         });
-        Ok(Self { child, control, seen, reader: Some(reader) })
+        Ok(Self { child, control, received, reader: Some(reader) })
     }
 
     /// Types.
@@ -77,12 +85,23 @@ impl Terminal {
 
     /// Everything received so far.
     pub fn seen(&self) -> Vec<u8> {
-        self.seen.lock().map(|seen| seen.clone()).unwrap_or_default()
+        self.received.bytes.lock().map(|bytes| bytes.clone()).unwrap_or_default()
     }
 
     /// How many bytes were received so far.
     pub fn mark(&self) -> usize {
-        self.seen.lock().map(|seen| seen.len()).unwrap_or_default()
+        self.received.bytes.lock().map(|bytes| bytes.len()).unwrap_or_default()
+    }
+
+    /// Sleeps until more than `mark` bytes were received, and returns how many there are then.
+    pub fn beyond(&self, mark: usize) -> Result<usize> {
+        let bytes = self.received.bytes.lock().map_err(|_| anyhow!("the reader panicked"))?;
+        let limit = Duration::from_secs(30);
+        let waited =
+            self.received.more.wait_timeout_while(bytes, limit, |bytes| bytes.len() <= mark);
+        let (bytes, waited) = waited.map_err(|_| anyhow!("the reader panicked"))?;
+        ensure!(!waited.timed_out(), "waited for more than {mark} bytes");
+        Ok(bytes.len())
     }
 
     /// Waits until `text` has been received at or after `from`; returns the place behind it.

@@ -23,14 +23,14 @@ struct Args {
     /// Idle sessions for the memory measurement
     #[arg(long, default_value_t = 500)]
     sessions: usize,
-    /// Only these parts: bulk, connect, keystroke, memory, size
+    /// Only these parts: size, connect, keystroke, bulk, terminal, full, memory
     parts: Vec<String>,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let wanted = |part: &str| args.parts.is_empty() || args.parts.iter().any(|have| have == part);
-    let bench = Bench::start()?;
+    let bench = Bench::start(&ClusterOptions::default())?;
     if wanted("size") {
         bench.sizes()?;
     }
@@ -41,12 +41,51 @@ fn main() -> Result<()> {
         bench.keystroke(args.rounds)?;
     }
     if wanted("bulk") {
-        bench.bulk(args.rounds, args.mib)?;
+        bench.bulk("command output, default recording", &Load::command(args.mib), args.rounds)?;
+    }
+    if wanted("terminal") {
+        let load = Load::terminal(args.mib / RECORDED_SHARE);
+        bench.bulk("terminal output at full speed, recorded in full", &load, args.rounds)?;
+    }
+    if wanted("full") {
+        let proxy_extra = "  exec_recording:\n    full: yes\n".to_owned();
+        let full = Bench::start(&ClusterOptions { proxy_extra, ..ClusterOptions::default() })?;
+        let load = Load::command(args.mib / RECORDED_SHARE);
+        full.bulk("command output, recorded in full", &load, args.rounds)?;
     }
     if wanted("memory") {
         bench.memory(args.sessions)?;
     }
     Ok(())
+}
+
+/// Where every byte is recorded, so much less is sent.
+const RECORDED_SHARE: u64 = 4;
+
+/// Keystrokes in one session.
+const KEYSTROKES: usize = 200;
+/// Time for everything to fall asleep between two of them.
+const BETWEEN_KEYS: Duration = Duration::from_millis(3);
+
+/// Bytes for a client to receive.
+struct Load {
+    options: &'static [&'static str],
+    remote: String,
+    mib: u64,
+}
+
+impl Load {
+    /// Output of a command without a terminal.
+    fn command(mib: u64) -> Self {
+        Self { options: &["-T"], remote: format!("head -c {mib}M /dev/zero"), mib }
+    }
+
+    /// Lines of text through a terminal.
+    fn terminal(mib: u64) -> Self {
+        let line = "drwxr-xr-x  2 root root    4096 Nov 21 09:15 some-folder";
+        let remote = format!("stty raw -echo; yes '{line}' | head -c {mib}M");
+        Self { options: &["-tt"], remote, mib }
+    }
 }
 
 /// A way to the same sshd.
@@ -77,9 +116,9 @@ struct Bench {
 }
 
 impl Bench {
-    fn start() -> Result<Self> {
+    fn start(options: &ClusterOptions) -> Result<Self> {
         let scratch = Scratch::new("bench")?;
-        let cluster = Cluster::start(&scratch.folder("cluster")?, &ClusterOptions::default())?;
+        let cluster = Cluster::start(&scratch.folder("cluster")?, options)?;
         let login = e2e::login_name();
         cluster.loopback_role("loopback", &[&login])?;
         let joe = cluster.add_user("joe", "access,loopback", &login)?;
@@ -92,9 +131,13 @@ impl Bench {
         login_command.env("SSH_AUTH_SOCK", &agent_socket);
         let _done =
             run(&mut login_command, format!("{}\n", shared_testkit::cluster::PASSWORD), 60)?.ok();
-        let limits = "MaxStartups 1000:30:2000\nMaxSessions 1000";
-        let target = cluster.sshd("target", "127.0.0.1,localhost", limits)?;
-        let jump = cluster.sshd("jump", "127.0.0.1,localhost", limits)?;
+        // A home of our own: what the user's shell reads at its start may take longer than everything measured.
+        let limits = format!(
+            "MaxStartups 1000:30:2000\nMaxSessions 1000\nSetEnv HOME={}",
+            scratch.folder("empty")?.display()
+        );
+        let target = cluster.sshd("target", "127.0.0.1,localhost", &limits)?;
+        let jump = cluster.sshd("jump", "127.0.0.1,localhost", &limits)?;
         let config = format!(
             "Host *\n  UserKnownHostsFile {known}\n  IdentityFile {key}\n  CertificateFile {cert}\n  IdentitiesOnly yes\n  \
              StrictHostKeyChecking yes\n  User {login}\n  Ciphers aes256-gcm@openssh.com\n  KexAlgorithms curve25519-sha256\n  LogLevel ERROR\n",
@@ -145,10 +188,9 @@ impl Bench {
         ssh
     }
 
-    fn bulk(&self, rounds: usize, mib: u64) -> Result<()> {
-        let remote = format!("head -c {}M /dev/zero", mib);
-        let mut table =
-            Table::new(&format!("bulk, {mib} MiB of command output, MiB/s (proxy CPU s/GiB)"));
+    fn bulk(&self, title: &str, load: &Load, rounds: usize) -> Result<()> {
+        let mib = load.mib;
+        let mut table = Table::new(&format!("{title}, {mib} MiB, MiB/s (proxy CPU s/GiB)"));
         let mut speeds = vec![Vec::new(); WAYS.len()];
         let mut cpu = vec![Vec::new(); WAYS.len()];
         for _ in 0..rounds {
@@ -156,7 +198,7 @@ impl Bench {
                 let before = process_cpu(self.cluster.auth.id());
                 let started = Instant::now();
                 let mut child = self
-                    .command(*way, &["-T"], &[&remote])
+                    .command(*way, load.options, &[&load.remote])
                     .stdin(Stdio::null())
                     .stdout(Stdio::piped())
                     .spawn()?;
@@ -213,13 +255,11 @@ impl Bench {
                 let mut place = terminal.expect("ready", 0)?;
                 std::thread::sleep(Duration::from_millis(100));
                 place = terminal.mark().max(place);
-                for _ in 0..100 {
+                for _ in 0..KEYSTROKES {
+                    std::thread::sleep(BETWEEN_KEYS);
                     let started = Instant::now();
                     terminal.send("x")?;
-                    while terminal.mark() == place {
-                        std::hint::spin_loop();
-                    }
-                    place = terminal.mark();
+                    place = terminal.beyond(place)?;
                     times[at].push(started.elapsed().as_secs_f64() * 1e6);
                 }
             }

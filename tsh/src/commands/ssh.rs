@@ -61,8 +61,8 @@ pub struct SshArgs {
     /// Run nothing on the server, only forward
     #[arg(short = 'N', long)]
     no_remote_exec: bool,
-    /// Ask for a terminal, also for a command
-    #[arg(short, long)]
+    /// Ask for a terminal, also for a command; as often as you like
+    #[arg(short, long, overrides_with = "tty")]
     tty: bool,
     /// Ask for no terminal
     #[arg(short = 'T', hide = true)]

@@ -6,16 +6,27 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
+/// Writes what can be written without waiting, and answers how many bytes that were.
+pub type Shortcut = Box<dyn Fn(&[u8]) -> usize + Send + Sync>;
+
 /// A queue that counts bytes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ByteQueue {
     state: Mutex<State>,
+    /// Tried while nothing waits: a keystroke's echo then crosses no thread.
+    shortcut: Option<Shortcut>,
     filled: Condvar,
     filled_async: Notify,
     drained: Notify,
+}
+
+impl std::fmt::Debug for ByteQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ByteQueue").field("len", &self.len()).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -34,16 +45,28 @@ impl ByteQueue {
         Self::default()
     }
 
+    /// One whose bytes go through `shortcut` where nothing waits before them; what it leaves is queued.
+    #[must_use]
+    pub fn with_shortcut(shortcut: Shortcut) -> Self {
+        Self { shortcut: Some(shortcut), ..Self::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is consistent between any two statements: a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Appends bytes; `false` when nobody takes them any more.
-    pub fn push(&self, bytes: Bytes) -> bool {
+    pub fn push(&self, mut bytes: Bytes) -> bool {
         let mut state = self.state();
         if state.broken {
             return false;
+        }
+        if state.len == 0
+            && let Some(shortcut) = &self.shortcut
+        {
+            // Under the lock: nothing may come between these bytes and what is queued of them.
+            bytes.advance(shortcut(&bytes).min(bytes.len()));
         }
         if !bytes.is_empty() {
             state.len += bytes.len();
@@ -187,6 +210,32 @@ mod tests {
         queue.end();
         assert_eq!(taker.join().unwrap().len(), 4000);
         assert!(queue.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_shortcut_is_taken_only_while_nothing_waits() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let direct = Arc::clone(&written);
+        let queue = ByteQueue::with_shortcut(Box::new(move |bytes| {
+            let taken = bytes.len().min(3);
+            direct.lock().unwrap().extend_from_slice(&bytes[..taken]);
+            taken
+        }));
+        queue.push(Bytes::from_static(b"ab"));
+        assert!(queue.is_empty());
+        queue.push(Bytes::from_static(b"cdefg"));
+        // "fg" is in nobody's hands yet, and taken but not written counts as waiting too.
+        queue.push(Bytes::from_static(b"h"));
+        assert_eq!(queue.take().await.unwrap(), "fg");
+        queue.push(Bytes::from_static(b"i"));
+        assert_eq!(queue.len(), 4);
+        assert_eq!(written.lock().unwrap().as_slice(), b"abcde");
+        for rest in ["h", "i"] {
+            assert_eq!(queue.take().await.unwrap(), rest);
+        }
+        queue.written(4);
+        queue.push(Bytes::from_static(b"j"));
+        assert_eq!(written.lock().unwrap().as_slice(), b"abcdej");
     }
 
     #[tokio::test]

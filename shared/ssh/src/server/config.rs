@@ -19,6 +19,11 @@ pub struct HostIdentityKey {
     pub certificate: Certificate,
 }
 
+/// Data of one packet on a connection inside another. A packet of 32,768 bytes, which is what OpenSSH takes, would not
+/// fit into one of the outer connection, and a few bytes of it would travel alone, with a packet and a system call of
+/// their own at each hop. Room for length, padding, channel header and any of our MACs.
+pub const INNER_PACKET: u32 = 32 * 1024 - 128;
+
 /// Limits of one connection.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerLimits {
@@ -76,12 +81,30 @@ pub fn ciphers_for(client: Option<&ClientIdent>, override_names: &[String]) -> V
     if client.is_some_and(ClientIdent::has_gcm) { GCM.to_vec() } else { MODERN.to_vec() }
 }
 
-/// The configuration of one connection's server.
+/// The configuration of the server on a listener.
 pub fn server_config(
     identity: &HostIdentityKey,
     ciphers: Vec<cipher::Name>,
     limits: &ServerLimits,
 ) -> Arc<server::Config> {
+    Arc::new(config(identity, ciphers, limits))
+}
+
+/// The configuration of a server behind the listener, whose packets have to fit into packets.
+pub fn inner_server_config(
+    identity: &HostIdentityKey,
+    ciphers: Vec<cipher::Name>,
+    limits: &ServerLimits,
+) -> Arc<server::Config> {
+    let config = config(identity, ciphers, limits);
+    Arc::new(server::Config { maximum_packet_size: INNER_PACKET, ..config })
+}
+
+fn config(
+    identity: &HostIdentityKey,
+    ciphers: Vec<cipher::Name>,
+    limits: &ServerLimits,
+) -> server::Config {
     let preferred = Preferred {
         kex: Cow::Borrowed(&[
             kex::MLKEM768X25519_SHA256,
@@ -106,7 +129,7 @@ pub fn server_config(
         mac: Cow::Borrowed(&[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM]),
         compression: Cow::Borrowed(&[compression::NONE]),
     };
-    Arc::new(server::Config {
+    server::Config {
         server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-Gatehouse")),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         // Nothing to guess: a rejected public key tells an attacker nothing by its timing.
@@ -121,7 +144,7 @@ pub fn server_config(
         keepalive_max: limits.keepalive_max,
         nodelay: true,
         ..server::Config::default()
-    })
+    }
 }
 
 #[cfg(test)]
