@@ -22,7 +22,9 @@ pub use key::{Key, KeyError};
 pub use lease::{Lease, LeaseError};
 pub use lock::{LockError, ProcessLock};
 pub use recordings::{
-    Completed, LocalRecordings, MAX_PART_BYTES, PartInfo, RecordingError, RecordingReader,
-    RecordingStore, Upload, UploadId, UploadIdError,
+    Completed, FaultKind, LocalRecordings, MAX_PART_BYTES, ObjectRecordings, PartInfo,
+    RecordingError, RecordingReader, RecordingStore, StoreEnv, StoreFault, Upload, UploadId,
+    UploadIdError, open_recordings,
 };
+pub use shared_config::SessionsUri;
 pub use sqlite::SqliteBackend;

@@ -4,7 +4,11 @@
 //! completed. Every step may be repeated: a part that is there already is accepted again when it is
 //! the same, and a completed upload answers so once more. A finished recording never changes.
 
+#[cfg(test)]
+mod conformance;
 mod local;
+mod open;
+mod remote;
 
 use std::{
     fmt, io,
@@ -22,6 +26,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use uuid::Uuid;
 
 pub use local::LocalRecordings;
+pub use open::{StoreEnv, open_recordings};
+pub use remote::{FaultKind, ObjectRecordings, StoreFault};
 
 /// The largest part.
 pub const MAX_PART_BYTES: usize = 64 << 20;
@@ -100,6 +106,9 @@ pub enum RecordingError {
         #[source]
         source: Arc<io::Error>,
     },
+    /// The object store refused, or cannot be reached.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
 }
 
 /// One stored part.
@@ -211,6 +220,10 @@ pub trait RecordingStore: Send + Sync + 'static {
 
     /// The size of a finished recording, if there is one.
     async fn size(&self, session: SessionId) -> Result<Option<u64>, RecordingError>;
+
+    /// Removes a finished recording, every version of it and what was kept aside of it. `false` when there was
+    /// none. Uploads that are still open stay.
+    async fn remove(&self, session: SessionId) -> Result<bool, RecordingError>;
 
     /// What an audit event names as the place of a recording.
     fn url(&self, session: SessionId) -> String;

@@ -2,6 +2,10 @@
 //!
 //! A file gets its final name only when its content is on disk, by a link that never replaces; so
 //! a crash leaves a `.reservation`, which nobody reads, and never half a part or half a recording.
+//!
+//! With an object store behind it, finished recordings stand in `outbox/` instead, until they are there.
+
+mod outbox;
 
 use std::{
     collections::HashMap,
@@ -26,11 +30,13 @@ use crate::files::{create_dir_durable, create_private, publish, sync_dir};
 #[derive(Debug, Clone)]
 pub struct LocalRecordings {
     base: Arc<Path>,
+    /// Where finished recordings get their name: the base, or the outbox below it.
+    finished: Arc<Path>,
     /// One writer at a time per session: repeated requests may overlap.
     busy: Arc<Mutex<HashMap<SessionId, Weak<tokio::sync::Mutex<()>>>>>,
 }
 
-fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordingError {
+pub(super) fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordingError {
     let path = path.display().to_string();
     move |source| RecordingError::Io { step, path, source: Arc::new(source) }
 }
@@ -39,25 +45,34 @@ impl LocalRecordings {
     /// Keeps recordings under `base`, which is made when missing.
     pub fn open(base: impl Into<PathBuf>) -> Result<Self, RecordingError> {
         let base = base.into();
-        let multi = base.join("multi");
-        create_dir_durable(&multi).map_err(failed("make", &multi))?;
-        Ok(Self { base: base.into(), busy: Arc::default() })
+        Self::with(base.clone(), base)
+    }
+
+    /// Keeps finished recordings in the outbox below `base`.
+    pub(super) fn open_outbox(base: impl Into<PathBuf>) -> Result<Self, RecordingError> {
+        let base = base.into();
+        let finished = base.join(outbox::OUTBOX);
+        Self::with(base, finished)
+    }
+
+    fn with(base: PathBuf, finished: PathBuf) -> Result<Self, RecordingError> {
+        for folder in [&base.join("multi"), &finished] {
+            create_dir_durable(folder).map_err(failed("make", folder))?;
+        }
+        Ok(Self { base: base.into(), finished: finished.into(), busy: Arc::default() })
     }
 
     /// Where the finished recording of a session is, or will be.
     pub fn path(&self, session: SessionId) -> PathBuf {
-        self.base.join(format!("{session}.tar"))
+        self.finished.join(format!("{session}.tar"))
     }
 
     fn folder(&self, upload: UploadId, session: SessionId) -> PathBuf {
         self.base.join("multi").join(upload.to_string()).join(session.to_string())
     }
 
-    async fn exclusive<T: Send + 'static>(
-        &self,
-        session: SessionId,
-        work: impl FnOnce(&Self) -> Result<T, RecordingError> + Send + 'static,
-    ) -> Result<T, RecordingError> {
+    /// Waits until nobody else works on the recording of this session.
+    pub(super) async fn turn(&self, session: SessionId) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
             let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
             busy.retain(|_, turn| turn.strong_count() > 0);
@@ -65,7 +80,15 @@ impl LocalRecordings {
             busy.insert(session, Arc::downgrade(&turn));
             turn
         };
-        let turn = turn.lock_owned().await;
+        turn.lock_owned().await
+    }
+
+    async fn exclusive<T: Send + 'static>(
+        &self,
+        session: SessionId,
+        work: impl FnOnce(&Self) -> Result<T, RecordingError> + Send + 'static,
+    ) -> Result<T, RecordingError> {
+        let turn = self.turn(session).await;
         self.blocking(move |store| {
             let _turn = turn;
             work(store)
@@ -73,7 +96,7 @@ impl LocalRecordings {
         .await
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, RecordingError> + Send + 'static,
     ) -> Result<T, RecordingError> {
@@ -114,7 +137,7 @@ impl LocalRecordings {
     }
 
     /// An upload holds one session's folder and no other.
-    fn owned(&self, upload: UploadId, session: SessionId) -> Result<(), RecordingError> {
+    pub(super) fn owned(&self, upload: UploadId, session: SessionId) -> Result<(), RecordingError> {
         let upload_folder = self.base.join("multi").join(upload.to_string());
         let session = session.to_string();
         match fs::read_dir(&upload_folder) {
@@ -133,7 +156,7 @@ impl LocalRecordings {
         }
     }
 
-    fn list_parts(
+    pub(super) fn list_parts(
         &self,
         upload: UploadId,
         session: SessionId,
@@ -156,7 +179,11 @@ impl LocalRecordings {
         Ok(parts)
     }
 
-    fn finish(&self, upload: UploadId, session: SessionId) -> Result<Completed, RecordingError> {
+    pub(super) fn finish(
+        &self,
+        upload: UploadId,
+        session: SessionId,
+    ) -> Result<Completed, RecordingError> {
         let finished = self.path(session);
         self.owned(upload, session)?;
         let folder = self.folder(upload, session);
@@ -171,10 +198,7 @@ impl LocalRecordings {
             self.remove_upload(upload)?;
             return Ok(Completed::Empty);
         }
-        let paths = parts
-            .iter()
-            .map(|part| folder.join(format!("{}.part", part.number)))
-            .collect::<Vec<_>>();
+        let paths = part_paths(&folder, &parts);
         if finished.exists() {
             return self.compare(upload, &finished, &paths);
         }
@@ -196,21 +220,15 @@ impl LocalRecordings {
     ) -> Result<Completed, RecordingError> {
         let bytes = length(finished)?;
         if same_content(finished, parts).map_err(failed("read", finished))? {
-            sync_dir(&self.base).map_err(failed("sync", &self.base))?;
+            sync_dir(&self.finished).map_err(failed("sync", &self.finished))?;
             self.remove_upload(upload)?;
             return Ok(Completed::AlreadyStored { bytes });
         }
-        let aside = self.base.join("superseded");
-        create_dir_durable(&aside).map_err(failed("make", &aside))?;
-        let from = self.base.join("multi").join(upload.to_string());
-        let to = aside.join(upload.to_string());
-        fs::rename(&from, &to).map_err(failed("keep aside", &from))?;
-        sync_dir(&aside).map_err(failed("sync", &aside))?;
-        tracing::warn!(recording = %finished.display(), kept = %to.display(), "a second, different upload for a finished recording was kept aside");
+        self.keep_upload_aside(upload)?;
         Ok(Completed::Superseded { bytes })
     }
 
-    fn remove_upload(&self, upload: UploadId) -> Result<(), RecordingError> {
+    pub(super) fn remove_upload(&self, upload: UploadId) -> Result<(), RecordingError> {
         let multi = self.base.join("multi");
         let folder = multi.join(upload.to_string());
         match fs::remove_dir_all(&folder) {
@@ -284,20 +302,47 @@ fn same(path: &Path, bytes: &[u8]) -> io::Result<bool> {
 }
 
 fn same_content(finished: &Path, parts: &[PathBuf]) -> io::Result<bool> {
-    let mut chained: Box<dyn Read> = Box::new(io::empty());
-    let mut sum = 0;
-    for part in parts {
-        let file = File::open(part)?;
-        sum += file.metadata()?.len();
-        if sum > fs::metadata(finished)?.len() {
-            return Ok(false);
-        }
-        chained = Box::new(chained.chain(file));
-    }
-    equal(File::open(finished)?, chained)
+    let (bytes, parts) = chained(parts.to_vec())?;
+    let finished = File::open(finished)?;
+    Ok(bytes == finished.metadata()?.len() && equal(finished, parts)?)
 }
 
-fn equal(left: impl Read, right: impl Read) -> io::Result<bool> {
+fn part_paths(folder: &Path, parts: &[PartInfo]) -> Vec<PathBuf> {
+    parts.iter().map(|part| folder.join(format!("{}.part", part.number))).collect()
+}
+
+/// The files one behind the other, opened as they are reached, and their size.
+fn chained(parts: Vec<PathBuf>) -> io::Result<(u64, impl Read)> {
+    let mut bytes = 0;
+    for part in &parts {
+        bytes += fs::metadata(part)?.len();
+    }
+    Ok((bytes, Chained { left: parts.into_iter(), open: None }))
+}
+
+struct Chained {
+    left: std::vec::IntoIter<PathBuf>,
+    open: Option<File>,
+}
+
+impl Read for Chained {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(file) = &mut self.open {
+                let read = file.read(into)?;
+                if read > 0 || into.is_empty() {
+                    return Ok(read);
+                }
+            }
+            match self.left.next() {
+                Some(path) => self.open = Some(File::open(path)?),
+                None => return Ok(0),
+            }
+        }
+    }
+}
+
+pub(super) fn equal(left: impl Read, right: impl Read) -> io::Result<bool> {
     let mut left = io::BufReader::with_capacity(1 << 16, left);
     let mut right = io::BufReader::with_capacity(1 << 16, right);
     loop {
@@ -382,8 +427,16 @@ impl RecordingStore for LocalRecordings {
         }
     }
 
+    async fn remove(&self, session: SessionId) -> Result<bool, RecordingError> {
+        self.exclusive(session, move |store| {
+            let aside = store.remove_aside(session)?;
+            Ok(store.remove_finished(session)? || aside)
+        })
+        .await
+    }
+
     fn url(&self, session: SessionId) -> String {
-        format!("file://{}/{session}.tar", self.base.display())
+        format!("file://{}/{session}.tar", self.finished.display())
     }
 }
 
