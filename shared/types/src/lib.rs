@@ -15,7 +15,7 @@ pub use duration::{DurationError, GoDuration};
 pub use id::{HostId, IdError, SessionId};
 pub use name::{ClusterName, HostName, Login, NameError, RoleName, UserName};
 pub use resource::{
-    ClusterAuthPreference, ClusterNetworkingConfig, Metadata, ProvisionToken, RecordingMode,
+    ClusterAuthPreference, ClusterNetworkingConfig, Lock, Metadata, ProvisionToken, RecordingMode,
     Resource, ResourceError, ResourceKind, Role, SessionRecordingConfig, Strictness, User,
 };
 pub use system_role::{SystemRole, UnknownSystemRole};

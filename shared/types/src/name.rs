@@ -100,6 +100,17 @@ pub(crate) fn check_secret(what: &'static str, text: &str) -> Result<(), NameErr
     Ok(())
 }
 
+/// Whether a text may name a lock.
+pub(crate) fn check_lock(text: &str) -> Result<(), NameError> {
+    let rule = Rule { what: "lock name", max: 128, also: "-_.@+:", start: not_dash, dots: false };
+    check(&rule, text)
+}
+
+/// Whether a text may be the id of a host, in the form ids are written in.
+pub(crate) fn check_host_id(text: &str) -> Result<(), NameError> {
+    check(&Rule { what: "host id", max: 36, also: "-", start: alphanumeric, dots: false }, text)
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $rule:expr) => {
         $(#[$doc])*

@@ -3,14 +3,19 @@
 //! `shared-authz` decides and nothing more. Here the decision becomes an event, the event becomes durable, and only then
 //! a [`Granted`] exists. It cannot be copied and is used up by the dial; every later channel needs its own.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use shared_api::ClusterState;
 use shared_authz::{DenyReason, RoleSet, RuleId, SshTarget};
 use shared_events::AuditEvent;
 use shared_pki::Identity;
-use shared_types::{HostName, Labels, Login, RoleName};
+use shared_types::resource::LockSubject;
+use shared_types::{HostId, HostName, Labels, Login, RoleName, Strictness};
+
+/// Where locks are held to strictly, what is known of them may be so old.
+const STRICT_AGE: TimeDelta = TimeDelta::minutes(5);
 
 use crate::authority::{EmitError, EventSink};
 
@@ -71,6 +76,17 @@ pub struct SshRequest<'a> {
     pub labels: &'a Labels,
     /// Whether address and port are one of the cluster's own.
     pub protected: bool,
+    /// The service through which it is asked for.
+    pub via: Via,
+}
+
+/// A service through which something is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Via {
+    /// Its host.
+    pub server: HostId,
+    /// When the auth service last vouched for the state it decides by.
+    pub confirmed: DateTime<Utc>,
 }
 
 /// Why an access is not granted. The text is for the log and the event.
@@ -88,6 +104,15 @@ pub enum AccessRefused {
     /// The certificate is of another cluster.
     #[error("certificate is of another cluster")]
     OtherCluster,
+    /// The user is gone, or the account is locked or has ended.
+    #[error("the account is locked or does not exist any more")]
+    NoAccount,
+    /// A lock is in force; its text.
+    #[error("{0}")]
+    Locked(String),
+    /// Locks may have come meanwhile, and a role or the cluster does not want to take the chance.
+    #[error("the locks in force are not known, auth service is away")]
+    LocksUnknown,
     /// The certificate has run out.
     #[error("certificate has expired")]
     Expired,
@@ -98,20 +123,76 @@ pub enum AccessRefused {
 
 impl AccessRefused {
     /// What the client may read; it does not say what exists.
-    pub fn peer_text(&self) -> &'static str {
+    pub fn peer_text(&self) -> Cow<'static, str> {
         match self {
-            Self::Denied(reason) => reason.peer_text(),
-            Self::UnknownRole(_) | Self::NotAUser | Self::OtherCluster => "access denied",
-            Self::Expired => "certificate has expired",
-            Self::NotDurable(_) => "the audit log cannot be written",
+            Self::Denied(reason) => reason.peer_text().into(),
+            Self::UnknownRole(_) | Self::NotAUser | Self::OtherCluster => "access denied".into(),
+            // The certificate has proved who reads it: one may know what is about oneself.
+            Self::NoAccount | Self::Locked(_) | Self::LocksUnknown => self.to_string().into(),
+            Self::Expired => "certificate has expired".into(),
+            Self::NotDurable(_) => "the audit log cannot be written".into(),
         }
     }
+
+    /// Whether it is about the user, whatever was asked for.
+    pub fn is_of_the_user(&self) -> bool {
+        matches!(self, Self::NoAccount | Self::Locked(_) | Self::LocksUnknown)
+    }
+}
+
+/// The roles that count: in the certificate, and still the user's.
+fn held<'a>(
+    state: &'a ClusterState,
+    identity: &'a Identity,
+) -> impl Iterator<Item = &'a RoleName> + 'a {
+    let account = state.users.get(&identity.user);
+    identity
+        .roles
+        .iter()
+        .filter(move |role| account.is_some_and(|account| account.roles.contains(role)))
 }
 
 /// The user's roles as they are now. A role that is gone is left out: for options and listings, not for decisions.
 pub fn roles(state: &ClusterState, identity: &Identity) -> RoleSet {
-    let found = identity.roles.iter().filter_map(|name| state.roles.get(name)).cloned().collect();
+    let found = held(state, identity).filter_map(|name| state.roles.get(name)).cloned().collect();
     RoleSet::new(found, &identity.traits, &identity.user)
+}
+
+/// Refuses who may do nothing at all through `via`: services, users who are gone, whose account is locked, or on whom a
+/// lock is in force. With `login`, also locks on that.
+pub fn check_user(
+    state: &ClusterState,
+    identity: &Identity,
+    login: Option<&str>,
+    via: Via,
+) -> Result<(), AccessRefused> {
+    if identity.system_role.is_some() {
+        return Err(AccessRefused::NotAUser);
+    }
+    if identity.cluster != state.cluster {
+        return Err(AccessRefused::OtherCluster);
+    }
+    let now = Utc::now();
+    if !state.users.get(&identity.user).is_some_and(|account| account.is_open(now)) {
+        return Err(AccessRefused::NoAccount);
+    }
+    // A lock on a role stops whoever can show it, also who has lost it meanwhile.
+    let subject = LockSubject {
+        user: Some(&identity.user),
+        roles: &identity.roles,
+        login,
+        server: Some(via.server),
+    };
+    if let Some(lock) = state.lock_on(&subject, now) {
+        return Err(AccessRefused::Locked(lock.text()));
+    }
+    if now - via.confirmed > STRICT_AGE {
+        let of_roles = roles(state, identity).options().lock;
+        if of_roles.unwrap_or(state.auth_preference.spec.locking_mode) == Strictness::Strict {
+            return Err(AccessRefused::LocksUnknown);
+        }
+    }
+    Ok(())
 }
 
 /// Decides, and leaves nothing behind: for a look at an access that is in use, or at one of several addresses.
@@ -120,13 +201,8 @@ pub fn check_ssh(
     request: &SshRequest<'_>,
 ) -> Result<Vec<RuleId>, AccessRefused> {
     let identity = request.identity;
-    if identity.system_role.is_some() {
-        return Err(AccessRefused::NotAUser);
-    }
-    if identity.cluster != state.cluster {
-        return Err(AccessRefused::OtherCluster);
-    }
-    if let Some(gone) = identity.roles.iter().find(|name| !state.roles.contains_key(*name)) {
+    check_user(state, identity, Some(request.login.as_ref()), request.via)?;
+    if let Some(gone) = held(state, identity).find(|name| !state.roles.contains_key(*name)) {
         return Err(AccessRefused::UnknownRole(gone.clone()));
     }
     let target = SshTarget {
@@ -192,6 +268,7 @@ mod tests {
             addr: "192.0.2.7:22".parse().unwrap(),
             labels,
             protected: false,
+            via: Via { server: HostId::random(), confirmed: Utc::now() },
         }
     }
 
@@ -257,12 +334,82 @@ mod tests {
                     .await
                     .unwrap_err();
             assert_eq!(err.to_string(), why);
-            assert!(["access denied", "certificate has expired"].contains(&err.peer_text()));
+            assert!(
+                ["access denied", "certificate has expired"].contains(&err.peer_text().as_ref())
+            );
             let told = sink.events();
             assert!(
                 matches!(told.as_slice(), [AuditEvent::AuthAttempt(event)] if event.status.error == why),
                 "{why}"
             );
         }
+    }
+
+    #[test]
+    fn accounts_and_locks_stop_whatever_the_roles_say() {
+        let (who, labels, host) = (identity(), Labels::new(), "db-7".parse().unwrap());
+        let login: Login = "root".parse().unwrap();
+        let asked = request(&who, &login, &host, &labels);
+        let told = |change: &dyn Fn(&mut ClusterState)| {
+            let mut state = state();
+            change(&mut state);
+            check_ssh(&state, &asked)
+                .map(drop)
+                .map_err(|err| (err.to_string(), err.peer_text().into_owned()))
+        };
+        let lock = |target: serde_json::Value, expires: Option<chrono::DateTime<Utc>>| {
+            let spec = serde_json::json!({"target": target, "message": "gone", "expires": expires});
+            let lock =
+                shared_types::resource::Lock::new("l", serde_json::from_value(spec).unwrap());
+            told(&|state| state.locks.push(lock.clone()))
+        };
+        assert_eq!(told(&|_| {}), Ok(()));
+        let closed = "the account is locked or does not exist any more".to_owned();
+        let no_account = Err((closed.clone(), closed));
+        assert_eq!(told(&|state| state.users.clear()), no_account);
+        let of_joe = |state: &mut ClusterState, change: fn(&mut shared_api::Account)| {
+            change(state.users.get_mut(&who.user).unwrap());
+        };
+        assert_eq!(told(&|state| of_joe(state, |joe| joe.locked = true)), no_account);
+        assert_eq!(told(&|state| of_joe(state, |joe| joe.expires = Some(Utc::now()))), no_account);
+        // A role that was taken away does not count, though the certificate still names it.
+        let lost = told(&|state| of_joe(state, |joe| joe.roles.clear()));
+        assert_eq!(lost.unwrap_err().0, "no role admits the host");
+
+        for (target, shown) in [
+            (serde_json::json!({"user": "joe"}), "User:\"joe\"".to_owned()),
+            (serde_json::json!({"role": "access"}), "Role:\"access\"".to_owned()),
+            (serde_json::json!({"login": "root"}), "Login:\"root\"".to_owned()),
+            (
+                serde_json::json!({"server_id": asked.via.server}),
+                format!("ServerID:\"{}\"", asked.via.server),
+            ),
+        ] {
+            let text = format!("lock targeting {shown} is in force: gone");
+            assert_eq!(lock(target.clone(), None), Err((text.clone(), text)));
+            assert_eq!(lock(target, Some(Utc::now())), Ok(()), "its time is over");
+        }
+        assert_eq!(lock(serde_json::json!({"user": "ann"}), None), Ok(()));
+        assert_eq!(lock(serde_json::json!({"login": "admin"}), None), Ok(()));
+    }
+
+    #[test]
+    fn strict_locks_take_a_fresh_view() {
+        let (who, fresh) = (identity(), HostId::random());
+        let check = |state: &ClusterState, minutes| {
+            let confirmed = Utc::now() - TimeDelta::minutes(minutes);
+            check_user(state, &who, None, Via { server: fresh, confirmed }).is_ok()
+        };
+        let mut state = state();
+        assert!(check(&state, 60), "best effort is the default");
+        state.auth_preference.spec.locking_mode = Strictness::Strict;
+        assert!(check(&state, 4) && !check(&state, 6));
+        let role = state.roles.get_mut("access").unwrap();
+        role.spec.options.lock = Some(Strictness::BestEffort);
+        assert!(check(&state, 60), "the role says otherwise");
+        state.auth_preference.spec.locking_mode = Strictness::BestEffort;
+        let role = state.roles.get_mut("access").unwrap();
+        role.spec.options.lock = Some(Strictness::Strict);
+        assert!(!check(&state, 6));
     }
 }

@@ -12,6 +12,10 @@ pub enum ResourceKind {
     User,
     /// `token`
     Token,
+    /// `lock`
+    Lock,
+    /// `proxy`: what joined; it can be listed and removed, not written.
+    Proxy,
     /// `session_recording_config`
     SessionRecordingConfig,
     /// `cluster_auth_preference`
@@ -28,11 +32,12 @@ pub enum ResourceKind {
 pub struct ParseKindError(String);
 
 impl ResourceKind {
-    /// All kinds, in the order `get all` prints them.
-    pub const ALL: [ResourceKind; 6] = [
+    /// The kinds that are written as documents, in the order `get all` prints them.
+    pub const ALL: [ResourceKind; 7] = [
         ResourceKind::Role,
         ResourceKind::User,
         ResourceKind::Token,
+        ResourceKind::Lock,
         ResourceKind::ClusterAuthPreference,
         ResourceKind::ClusterNetworkingConfig,
         ResourceKind::SessionRecordingConfig,
@@ -44,6 +49,8 @@ impl ResourceKind {
             ResourceKind::Role => "role",
             ResourceKind::User => "user",
             ResourceKind::Token => "token",
+            ResourceKind::Lock => "lock",
+            ResourceKind::Proxy => "proxy",
             ResourceKind::SessionRecordingConfig => "session_recording_config",
             ResourceKind::ClusterAuthPreference => "cluster_auth_preference",
             ResourceKind::ClusterNetworkingConfig => "cluster_networking_config",
@@ -53,7 +60,11 @@ impl ResourceKind {
     /// The fixed name of a resource of which a cluster has one.
     pub fn singleton(self) -> Option<&'static str> {
         match self {
-            ResourceKind::Role | ResourceKind::User | ResourceKind::Token => None,
+            ResourceKind::Role
+            | ResourceKind::User
+            | ResourceKind::Token
+            | ResourceKind::Lock
+            | ResourceKind::Proxy => None,
             ResourceKind::SessionRecordingConfig => Some("session-recording-config"),
             ResourceKind::ClusterAuthPreference => Some("cluster-auth-preference"),
             ResourceKind::ClusterNetworkingConfig => Some("cluster-networking-config"),
@@ -74,6 +85,8 @@ impl std::str::FromStr for ResourceKind {
             "role" | "roles" => ResourceKind::Role,
             "user" | "users" => ResourceKind::User,
             "token" | "tokens" => ResourceKind::Token,
+            "lock" | "locks" => ResourceKind::Lock,
+            "proxy" | "proxies" => ResourceKind::Proxy,
             "session_recording_config" | "recconfig" | "recording_config" | "session_recording" => {
                 ResourceKind::SessionRecordingConfig
             }
@@ -178,6 +191,8 @@ mod tests {
             ("netconfig", ResourceKind::ClusterNetworkingConfig),
             ("recconfig", ResourceKind::SessionRecordingConfig),
             ("TOKENS", ResourceKind::Token),
+            ("locks", ResourceKind::Lock),
+            ("proxies", ResourceKind::Proxy),
         ] {
             assert_eq!(text.parse::<ResourceKind>().unwrap(), kind);
         }
@@ -192,7 +207,7 @@ mod tests {
         let list = ResourceRef::parse_list("role/access,users,role/a\\,b").unwrap();
         let printed: Vec<String> = list.iter().map(ToString::to_string).collect();
         assert_eq!(printed, ["role/access", "user", "role/a,b"]);
-        assert_eq!(ResourceRef::parse_list("all").unwrap().len(), 6);
+        assert_eq!(ResourceRef::parse_list("all").unwrap().len(), 7);
         assert!(ResourceRef::parse_list("role/").is_err());
         assert!(ResourceRef::parse_list("").is_err());
     }

@@ -3,18 +3,21 @@
 mod auth_preference;
 mod conditions;
 mod kind;
+mod lock;
 mod networking;
 mod object;
 mod options;
 mod preset;
 mod recording;
 mod role;
+mod server;
 mod token;
 mod user;
 
 pub use auth_preference::{AuthPreferenceSpec, ClusterAuthPreference};
 pub use conditions::{KubernetesResource, LabelMap, RoleConditions, Rule};
 pub use kind::{ParseKindError, ResourceKind, ResourceRef};
+pub use lock::{Lock, LockSpec, LockSubject, LockTarget};
 pub use networking::{ClusterNetworkingConfig, NetworkingSpec, TunnelStrategy};
 pub use object::{Metadata, Object, Resource, ResourceError, Spec};
 pub use options::{
@@ -23,6 +26,7 @@ pub use options::{
 };
 pub use recording::{RecordingMode, RecordingSpec, SessionRecordingConfig, UnknownRecordingMode};
 pub use role::{Role, RoleSpec};
+pub use server::{ProxyServer, ServerSpec};
 pub use token::{ProvisionToken, TokenSpec};
 pub use user::{CreatedBy, CreatedByUser, User, UserSpec, UserStatus};
 

@@ -4,8 +4,8 @@
 //! silently allow.
 
 use super::{
-    ClusterAuthPreference, ClusterNetworkingConfig, ProvisionToken, ResourceKind, Role,
-    SessionRecordingConfig, User,
+    ClusterAuthPreference, ClusterNetworkingConfig, Lock, ProvisionToken, ProxyServer,
+    ResourceKind, Role, SessionRecordingConfig, User,
 };
 use crate::{Labels, NameError, flex};
 use chrono::{DateTime, Utc};
@@ -278,6 +278,10 @@ pub enum Resource {
     User(User),
     /// A join token.
     Token(ProvisionToken),
+    /// A lock.
+    Lock(Lock),
+    /// A proxy that joined.
+    Proxy(ProxyServer),
     /// How sessions are recorded.
     SessionRecordingConfig(SessionRecordingConfig),
     /// How users authenticate.
@@ -292,6 +296,8 @@ macro_rules! each {
             Resource::Role($object) => $body,
             Resource::User($object) => $body,
             Resource::Token($object) => $body,
+            Resource::Lock($object) => $body,
+            Resource::Proxy($object) => $body,
             Resource::SessionRecordingConfig($object) => $body,
             Resource::ClusterAuthPreference($object) => $body,
             Resource::ClusterNetworkingConfig($object) => $body,
@@ -306,6 +312,8 @@ impl Resource {
             Resource::Role(_) => ResourceKind::Role,
             Resource::User(_) => ResourceKind::User,
             Resource::Token(_) => ResourceKind::Token,
+            Resource::Lock(_) => ResourceKind::Lock,
+            Resource::Proxy(_) => ResourceKind::Proxy,
             Resource::SessionRecordingConfig(_) => ResourceKind::SessionRecordingConfig,
             Resource::ClusterAuthPreference(_) => ResourceKind::ClusterAuthPreference,
             Resource::ClusterNetworkingConfig(_) => ResourceKind::ClusterNetworkingConfig,
@@ -346,6 +354,8 @@ impl Resource {
             ResourceKind::Role => Resource::Role(read(document)?),
             ResourceKind::User => Resource::User(read(document)?),
             ResourceKind::Token => Resource::Token(read(document)?),
+            ResourceKind::Lock => Resource::Lock(read(document)?),
+            ResourceKind::Proxy => Resource::Proxy(read(document)?),
             ResourceKind::SessionRecordingConfig => {
                 Resource::SessionRecordingConfig(read(document)?)
             }
@@ -390,6 +400,8 @@ into_resource!(
     Role(Role),
     User(User),
     Token(ProvisionToken),
+    Lock(Lock),
+    Proxy(ProxyServer),
     SessionRecordingConfig(SessionRecordingConfig),
     ClusterAuthPreference(ClusterAuthPreference),
     ClusterNetworkingConfig(ClusterNetworkingConfig),
