@@ -274,6 +274,48 @@ impl TrustedAuthority {
         lines.join("\n")
     }
 
+    /// Reads what [`Self::authorized_line`] wrote: the keys of one authority of this kind, of one cluster. Lines that
+    /// are empty or comments do not count.
+    pub fn from_authorized_lines(kind: CaKind, text: &str) -> Result<Self, PkiError> {
+        let mut found: Option<Self> = None;
+        for line in text.lines().map(str::trim) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let ["cert-authority", key_type, key, about] = words.as_slice() else {
+                return Err(PkiError::PublicKey);
+            };
+            let (mut cluster, mut named) = (None, None);
+            for (name, value) in about.split('&').filter_map(|pair| pair.split_once('=')) {
+                match name {
+                    "clustername" => cluster = Some(value),
+                    "type" => named = Some(value),
+                    _ => {}
+                }
+            }
+            let cluster: ClusterName = cluster
+                .and_then(|name| name.parse().ok())
+                .ok_or(PkiError::Identity("cluster name"))?;
+            if named != Some(kind.as_str()) {
+                return Err(PkiError::Identity("authority type"));
+            }
+            let key = format!("{key_type} {key}");
+            authority_key(&key).map_err(|_| PkiError::PublicKey)?;
+            let authority = found.get_or_insert_with(|| Self {
+                kind,
+                cluster: cluster.clone(),
+                ssh_keys: Vec::new(),
+                tls_certs: Vec::new(),
+            });
+            if authority.cluster != cluster {
+                return Err(PkiError::Identity("cluster name"));
+            }
+            authority.ssh_keys.push(key);
+        }
+        found.ok_or(PkiError::PublicKey)
+    }
+
     /// The pin of each TLS certificate.
     pub fn pins(&self) -> Vec<CaPin> {
         self.tls_cert_ders().iter().filter_map(|der| CaPin::of(der).ok()).collect()
@@ -371,6 +413,30 @@ mod tests {
         );
         let same = HostName::new("example.com").unwrap();
         assert_eq!(host.known_hosts_line(Some(&same)), host.known_hosts_line(None));
+    }
+
+    #[test]
+    fn exported_lines_are_read_again() {
+        let authority = CertAuthority::generate(CaKind::Recording, &cluster(), now()).unwrap();
+        let trusted = TrustedAuthority { tls_certs: Vec::new(), ..authority.trusted() };
+        let text = format!("# recording CA\n\n{}\n", trusted.authorized_line());
+        let read = |text: &str| TrustedAuthority::from_authorized_lines(CaKind::Recording, text);
+        assert_eq!(read(&text).unwrap(), trusted);
+        let twice = format!("{text}{text}");
+        assert_eq!(read(&twice).unwrap().ssh_keys.len(), 2);
+        assert!(TrustedAuthority::from_authorized_lines(CaKind::User, &text).is_err());
+        for bad in [
+            String::new(),
+            "ssh-ed25519 AAAA".to_owned(),
+            trusted.ssh_keys[0].clone(),
+            text.replace("type=recording", "type=user"),
+            text.replace("clustername=example.com&", ""),
+            text.replace("ssh-ed25519", "ssh-rsa"),
+            format!("{text}{}", text.replace("example.com", "other.com")),
+            format!("{} more\n", text.trim_end()),
+        ] {
+            assert!(read(&bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

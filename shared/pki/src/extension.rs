@@ -11,6 +11,8 @@ pub const X_TELEPORT_ROLE: &str = "x-teleport-role";
 /// Host certificates: the cluster that signed.
 pub const X_TELEPORT_AUTHORITY: &str = "x-teleport-authority";
 
+/// Critical option and key id of a recorder's certificate.
+pub(crate) const RECORDER: &str = "gatehouse-recorder";
 pub(crate) const PERMIT_PTY: &str = "permit-pty";
 pub(crate) const PERMIT_PORT_FORWARDING: &str = "permit-port-forwarding";
 pub(crate) const PERMIT_AGENT_FORWARDING: &str = "permit-agent-forwarding";

@@ -76,6 +76,10 @@ fn signed_by_itself(certificate: &Certificate) {
         "a user authority vouched for a host"
     );
     assert!(user.is_err() || host.is_err(), "user and host in one");
+    let recordings = [authority(CaKind::Recording)];
+    if SshVerifier::new(&recordings, now).recorder(certificate).is_ok() {
+        assert!(user.is_err() && host.is_err(), "a recorder, and a host or user");
+    }
     if user.is_ok() || host.is_ok() {
         assert!(!principal.is_empty(), "believed without a principal");
         assert!(certificate.critical_options().is_empty(), "believed with a critical option");

@@ -3,6 +3,7 @@
 //! * [`KeyPair`], [`TlsKey`]: private keys; Ed25519 for SSH, ECDSA P-256 for TLS.
 //! * [`CertAuthority`]: a cluster's authority of one kind with its private keys; [`TrustedAuthority`]: what others
 //!   trust of it, and the lines that `sshd` and `ssh` read.
+//! * [`CheckpointKey`]: signs a recording's checkpoints, certified by the recording CA.
 //! * [`SshCa`], [`TlsCa`]: issue certificates. What they refuse to issue never has to be refused later.
 //! * [`Identity`], [`HostIdentity`]: what a certificate says, after it was verified.
 //! * [`verify`]: the one place where a certificate is believed or refused.
@@ -26,6 +27,7 @@ mod identity;
 mod keys;
 mod pem;
 mod pin;
+mod recorder;
 mod ssh_ca;
 mod ssh_parse;
 mod subject;
@@ -45,6 +47,7 @@ pub use identity::{HostIdentity, Identity, Permits};
 pub use keys::KeyPair;
 pub use pem::pem_encode;
 pub use pin::{CaPin, ca_pin};
+pub use recorder::{CheckpointKey, RecorderCertSpec, SIGNATURE, verify_detached};
 pub use russh::keys::ssh_key;
 pub use ssh_ca::{HostCertSpec, SshCa, UserCertSpec, has_wildcard};
 pub use ssh_parse::{MAX_CERTIFICATE, parse_certificate, parse_certificate_line, parse_public_key};

@@ -137,6 +137,15 @@ impl SshCa {
         Self { kind, key }
     }
 
+    /// What the authority vouches for.
+    pub(crate) fn kind(&self) -> CaKind {
+        self.kind
+    }
+
+    pub(crate) fn key(&self) -> &KeyPair {
+        &self.key
+    }
+
     /// The authority's public key.
     pub fn public(&self) -> &PublicKey {
         self.key.public()
@@ -216,7 +225,7 @@ impl SshCa {
         cert.sign(self.key.private()).map_err(PkiError::SshSign)
     }
 
-    fn begin(
+    pub(crate) fn begin(
         &self,
         key: &PublicKey,
         now: DateTime<Utc>,
@@ -264,7 +273,7 @@ pub(crate) fn certifiable(key: &KeyData) -> bool {
     }
 }
 
-fn add_principals(cert: &mut Builder, principals: &[String]) -> Result<(), PkiError> {
+pub(crate) fn add_principals(cert: &mut Builder, principals: &[String]) -> Result<(), PkiError> {
     if principals.is_empty() {
         return Err(PkiError::NoPrincipals);
     }

@@ -6,12 +6,17 @@
 //! and everything in the body before the link. The first link names the recording it begins.
 //!
 //! It proves nothing against whoever recorded: a recorder can make any chain it likes. What it
-//! proves is that nothing was changed since the head was last made known elsewhere.
+//! proves is that nothing was changed since the head was last made known elsewhere, or was signed
+//! (see [`checkpoint`](crate::checkpoint), [`seal`](crate::seal)).
+
+mod state;
 
 use sha2::{Digest, Sha256};
 use shared_types::{ClusterName, HostId, SessionId};
 
 use crate::gzip;
+
+pub use state::{ChainFault, ChainState, ChainStatus};
 
 /// SHA-256.
 pub type Hash = [u8; 32];
@@ -96,7 +101,7 @@ impl Link {
         hash.finalize().into()
     }
 
-    fn kind(&self) -> u8 {
+    pub(crate) fn kind(&self) -> u8 {
         if self.end { KIND_END } else { KIND_MORE }
     }
 
@@ -123,10 +128,10 @@ impl Link {
         gzip::empty_member(&self.extra(), out);
     }
 
-    /// Length of the encoded link that has this origin and no checkpoint.
-    pub(crate) fn encoded_len(origin: Option<&Header>) -> usize {
+    /// Length of the encoded link that has this origin, and a checkpoint of this length.
+    pub(crate) fn encoded_len(origin: Option<&Header>, checkpoint: Option<usize>) -> usize {
         let origin = origin.map_or(0, |origin| 4 + origin.encode().len());
-        gzip::empty_member_len(4 + LINK_LEN + origin)
+        gzip::empty_member_len(4 + LINK_LEN + origin + checkpoint.map_or(0, |len| 4 + len))
     }
 
     /// Reads the link that `bytes` are, to the last byte. There is one way to write a link.
@@ -159,17 +164,17 @@ impl Link {
     }
 }
 
-fn subfield(id: [u8; 2], data: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn subfield(id: [u8; 2], data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&id);
     out.extend_from_slice(&u16::try_from(data.len()).unwrap_or(u16::MAX).to_le_bytes());
     out.extend_from_slice(data);
 }
 
-struct Subfields<'a>(&'a [u8]);
+pub(crate) struct Subfields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Subfields<'a> {
     /// The data of the next subfield, if it has this id.
-    fn take(&mut self, id: [u8; 2]) -> Option<&'a [u8]> {
+    pub(crate) fn take(&mut self, id: [u8; 2]) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(4)?;
         if !head.starts_with(&id) {
             return None;
@@ -181,165 +186,9 @@ impl<'a> Subfields<'a> {
     }
 }
 
-/// What is wrong with a chain.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChainFault {
-    /// A slice without a link in a chained recording, or a link in an unchained one.
-    #[error("slice has no link to the one before it")]
-    NoLink,
-    /// Bytes behind the content that are no link.
-    #[error("bytes behind the slice's content are no link")]
-    Malformed,
-    /// The number is not the next one: slices are missing, doubled or swapped.
-    #[error("slice is number {found} of the recording where {expected} should be")]
-    Sequence {
-        /// The number that should be there.
-        expected: u64,
-        /// The number that is there.
-        found: u64,
-    },
-    /// The hash of the link before differs.
-    #[error("slice does not follow the one before it")]
-    Previous,
-    /// The slice's bytes are not those that were recorded.
-    #[error("slice was altered")]
-    Altered,
-    /// Something follows the recording's end.
-    #[error("slice stands behind the end of the recording")]
-    BehindEnd,
-    /// The recording is not the one asked for.
-    #[error("recording is of session {found}")]
-    OtherSession {
-        /// The session it is of.
-        found: SessionId,
-    },
-}
-
-/// How far a recording's chain holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChainStatus {
-    /// There is no chain: recorded by another program.
-    Unsigned,
-    /// Whole and unaltered, as far as the chain can tell.
-    Intact,
-    /// Altered, cut or put together in another way at this slice.
-    Broken {
-        /// Number of the slice in the file, from 0.
-        slice: u64,
-        /// What is wrong.
-        why: String,
-    },
-    /// Unaltered as far as it goes, and its end is missing.
-    MissingEnd,
-}
-
-/// Follows a chain, slice by slice.
-#[derive(Clone, Debug, Default)]
-pub struct ChainState {
-    expect: Option<SessionId>,
-    progress: Progress,
-}
-
-#[derive(Clone, Debug, Default)]
-enum Progress {
-    #[default]
-    Start,
-    Unsigned,
-    Chained {
-        origin: Header,
-        next: u64,
-        head: Hash,
-        ended: bool,
-    },
-}
-
-impl ChainState {
-    /// A chain that must be that of this session.
-    #[must_use]
-    pub fn of_session(session: SessionId) -> Self {
-        Self { expect: Some(session), progress: Progress::Start }
-    }
-
-    /// What the recording says it is.
-    #[must_use]
-    pub fn origin(&self) -> Option<&Header> {
-        match &self.progress {
-            Progress::Chained { origin, .. } => Some(origin),
-            _ => None,
-        }
-    }
-
-    /// Number of slices and head so far.
-    #[must_use]
-    pub fn head(&self) -> Option<(u64, Hash)> {
-        match &self.progress {
-            Progress::Chained { next, head, .. } => Some((*next, *head)),
-            _ => None,
-        }
-    }
-
-    /// Whether there is a chain, and whether it has ended.
-    pub(crate) fn ended(&self) -> Option<bool> {
-        match &self.progress {
-            Progress::Chained { ended, .. } => Some(*ended),
-            _ => None,
-        }
-    }
-
-    /// Takes the next slice: its stored bytes in two pieces, and what follows them in the body.
-    pub(crate) fn accept(
-        &mut self,
-        header: &[u8],
-        content: &[u8],
-        rest: &[u8],
-    ) -> Result<(), ChainFault> {
-        // Older writers counted padding into the body.
-        if rest.iter().all(|byte| *byte == 0) {
-            return match self.progress {
-                Progress::Start | Progress::Unsigned => {
-                    self.progress = Progress::Unsigned;
-                    Ok(())
-                }
-                Progress::Chained { .. } => Err(ChainFault::NoLink),
-            };
-        }
-        let link = Link::decode(rest).ok_or(ChainFault::Malformed)?;
-        let slice: Hash =
-            Sha256::new().chain_update(header).chain_update(content).finalize().into();
-        let (expected, previous) = match &self.progress {
-            Progress::Unsigned => return Err(ChainFault::NoLink),
-            Progress::Start => (0, link.origin.as_ref().map(Header::origin)),
-            Progress::Chained { ended: true, .. } => return Err(ChainFault::BehindEnd),
-            Progress::Chained { next, head, .. } => (*next, Some(*head)),
-        };
-        if link.seq != expected {
-            return Err(ChainFault::Sequence { expected, found: link.seq });
-        }
-        if previous != Some(link.previous) {
-            return Err(ChainFault::Previous);
-        }
-        if link.slice != slice {
-            return Err(ChainFault::Altered);
-        }
-        let head = link.head();
-        match (&mut self.progress, link.origin) {
-            (Progress::Chained { next, head: last, ended, .. }, None) => {
-                *next = expected.saturating_add(1);
-                *last = head;
-                *ended = link.end;
-            }
-            (Progress::Start, Some(origin)) => {
-                if let Some(found) =
-                    Some(origin.session).filter(|found| self.expect.is_some_and(|e| e != *found))
-                {
-                    return Err(ChainFault::OtherSession { found });
-                }
-                self.progress = Progress::Chained { origin, next: 1, head, ended: link.end };
-            }
-            _ => return Err(ChainFault::Previous),
-        }
-        Ok(())
-    }
+/// The hash of a slice's stored bytes, which come in two pieces.
+pub(crate) fn slice_hash(header: &[u8], content: &[u8]) -> Hash {
+    Sha256::new().chain_update(header).chain_update(content).finalize().into()
 }
 
 #[cfg(test)]

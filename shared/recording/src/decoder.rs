@@ -5,16 +5,18 @@
 //! that it is sound, before its first event is given out. Memory is bounded by the largest body
 //! (stored, 64 MiB) and a window, whatever a header claims and however well the content packs.
 
-mod records;
+pub(crate) mod parts;
+pub(crate) mod records;
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 
 use shared_events::{AuditEvent, EventError};
 use shared_types::SessionId;
 
 use crate::chain::{ChainFault, ChainState, ChainStatus, Hash, Header};
-use crate::format::{self, HEADER, HEADER_V2, MAX_BODY};
 use crate::gzip::GzipFault;
+use crate::seal::Seal;
+use parts::Parts;
 use records::Records;
 
 /// What is wrong with a recording.
@@ -106,9 +108,8 @@ pub struct Mark {
 
 /// Reads a recording.
 pub struct Decoder<R> {
-    source: R,
+    parts: Parts<R>,
     place: Mark,
-    body: Vec<u8>,
     records: Records,
     failed: Option<(u64, Option<String>)>,
     finished: bool,
@@ -128,9 +129,8 @@ impl<R: Read> Decoder<R> {
 
     fn with_chain(source: R, chain: ChainState) -> Self {
         Self {
-            source,
+            parts: Parts::new(source),
             place: Mark { offset: 0, slice: 0, last_index: -1, chain },
-            body: Vec::new(),
             records: Records::new(),
             failed: None,
             finished: false,
@@ -143,28 +143,42 @@ impl<R: Read> Decoder<R> {
         if self.failed.is_some() {
             return Ok(None);
         }
-        let (offset, slice) = (self.place.offset, self.place.slice);
-        match self.advance() {
-            Ok(event) => Ok(event),
-            Err(Failure { started, what }) => {
-                let torn = matches!(
-                    what,
-                    Fault::ShortHeader
-                        | Fault::ShortBody { .. }
-                        | Fault::ShortPadding { .. }
-                        | Fault::Read(_)
-                );
-                // Within a slice, the place is already behind it.
-                let (offset, slice) = started.unwrap_or((offset, slice));
-                self.failed = Some((slice, (!torn).then(|| what.to_string())));
-                Err(DecodeError { offset, slice, what })
-            }
+        self.advance().map_err(|failure| self.fail(failure))
+    }
+
+    /// Reads and checks the next part, and passes over its events. False at the end, and after an error.
+    pub fn next_slice(&mut self) -> Result<bool, DecodeError> {
+        if self.failed.is_some() {
+            return Ok(false);
         }
+        self.records.clear();
+        let started = Some((self.place.offset, self.place.slice));
+        match self.read_slice() {
+            Ok(more) => {
+                self.finished |= !more;
+                Ok(more)
+            }
+            Err(what) => Err(self.fail(Failure { started, what })),
+        }
+    }
+
+    fn fail(&mut self, Failure { started, what }: Failure) -> DecodeError {
+        let torn = matches!(
+            what,
+            Fault::ShortHeader
+                | Fault::ShortBody { .. }
+                | Fault::ShortPadding { .. }
+                | Fault::Read(_)
+        );
+        // Within a slice, the place is already behind it.
+        let (offset, slice) = started.unwrap_or((self.place.offset, self.place.slice));
+        self.failed = Some((slice, (!torn).then(|| what.to_string())));
+        DecodeError { offset, slice, what }
     }
 
     fn advance(&mut self) -> Result<Option<AuditEvent>, Failure> {
         loop {
-            match self.records.next(&self.body) {
+            match self.records.next(self.parts.body()) {
                 Err(what) => {
                     let slice = self.place.slice.saturating_sub(1);
                     return Err(Failure { started: Some((self.records.offset, slice)), what });
@@ -180,7 +194,7 @@ impl<R: Read> Decoder<R> {
                 }
                 Ok(None) => {
                     let started = Some((self.place.offset, self.place.slice));
-                    let more = self.next_slice();
+                    let more = self.read_slice();
                     if !more.map_err(|what| Failure { started, what })? {
                         self.finished = true;
                         return Ok(None);
@@ -191,105 +205,38 @@ impl<R: Read> Decoder<R> {
     }
 
     /// Reads and checks the next part. False at a clean end.
-    fn next_slice(&mut self) -> Result<bool, Fault> {
-        let mut header = [0; HEADER_V2];
-        let len = match self.read_header(&mut header)? {
-            None => return Ok(false),
-            Some(len) => len,
-        };
-        let header = header.get(..len).unwrap_or_default();
-        let (body, padding) = (number(header, 8), number(header, 16));
-        if body > MAX_BODY {
-            return Err(Fault::Large(body));
+    fn read_slice(&mut self) -> Result<bool, Fault> {
+        if !self.parts.next()? {
+            return Ok(false);
         }
-        self.body.clear();
-        // Grows with what is there, not with what the header says.
-        (&mut self.source).take(body).read_to_end(&mut self.body).map_err(Fault::Read)?;
-        let found = self.body.len() as u64;
-        if found < body {
-            return Err(Fault::ShortBody { expected: body, found });
-        }
-        let (found, zero) = self.skip_padding(padding)?;
-        if found < padding {
-            return Err(Fault::ShortPadding { expected: padding, found });
-        }
-        if body > 0 {
-            self.check(header)?;
+        let filled = !self.parts.body().is_empty();
+        if filled {
+            if let Err(fault) = self.check() {
+                self.records.clear();
+                return Err(fault);
+            }
             self.records.offset = self.place.offset;
-        } else if self.place.chain.ended() == Some(true) {
+        } else if self.place.chain.closed() {
             return Err(ChainFault::BehindEnd.into());
         }
-        if !zero && self.place.chain.ended().is_some() {
+        if !self.parts.zero() && self.place.chain.ended().is_some() {
             self.records.clear();
             return Err(Fault::Padding);
         }
-        self.place.offset += header.len() as u64 + body + padding;
-        self.place.slice += u64::from(body > 0);
+        self.place.offset = self.parts.end();
+        self.place.slice += u64::from(filled);
         Ok(true)
     }
 
     /// Checks the content and the chain of the body, and makes its records ready.
-    fn check(&mut self, header: &[u8]) -> Result<(), Fault> {
-        let end = match self.records.open(&self.body) {
-            Ok(end) => end,
-            Err(what) => {
-                self.records.clear();
-                return Err(what);
-            }
-        };
-        let (content, rest) = self.body.split_at_checked(end).ok_or(GzipFault::Short)?;
-        if let Err(fault) = self.place.chain.accept(header, content, rest) {
-            self.records.clear();
-            return Err(fault.into());
+    fn check(&mut self) -> Result<(), Fault> {
+        let body = self.parts.body();
+        if Seal::is_meant(body) {
+            return Ok(self.place.chain.accept_seal(body)?);
         }
-        Ok(())
-    }
-
-    fn read_header(&mut self, header: &mut [u8; HEADER_V2]) -> Result<Option<usize>, Fault> {
-        let (first, rest) = header.split_at_mut(8);
-        match fill(&mut self.source, first)? {
-            0 => return Ok(None),
-            8 => {}
-            _ => return Err(Fault::ShortHeader),
-        }
-        let version = number(first, 0);
-        let len = match version {
-            format::VERSION => HEADER,
-            format::VERSION_FLAGS => HEADER_V2,
-            // A tar header begins with a file name.
-            _ if self.place.offset == 0 && first.iter().all(u8::is_ascii_graphic) => {
-                return Err(Fault::OldArchive);
-            }
-            _ => return Err(Fault::Version(version)),
-        };
-        let rest = rest.get_mut(..len - 8).unwrap_or_default();
-        if fill(&mut self.source, rest)? < rest.len() {
-            return Err(Fault::ShortHeader);
-        }
-        match rest.get(16..) {
-            Some([flags, ..]) if flags & format::FLAG_ENCRYPTED != 0 => Err(Fault::Encrypted),
-            Some([flags, reserved @ ..]) if *flags != 0 || reserved.iter().any(|b| *b != 0) => {
-                Err(Fault::Flags)
-            }
-            _ => Ok(Some(len)),
-        }
-    }
-
-    /// Reads over padding; says how much there was, and whether it was zero.
-    fn skip_padding(&mut self, padding: u64) -> Result<(u64, bool), Fault> {
-        let (mut found, mut zero) = (0, true);
-        let mut chunk = [0; 4096];
-        while found < padding {
-            let want = usize::try_from(padding - found).unwrap_or(usize::MAX).min(chunk.len());
-            let part = chunk.get_mut(..want).unwrap_or_default();
-            let got = fill(&mut self.source, part)?;
-            zero &= part.iter().take(got).all(|byte| *byte == 0);
-            found += got as u64;
-            if got < want {
-                break;
-            }
-        }
-        Ok((found, zero))
+        let end = self.records.open(body)?;
+        let (content, rest) = body.split_at_checked(end).ok_or(GzipFault::Short)?;
+        Ok(self.place.chain.accept(self.parts.header(), content, rest)?)
     }
 
     /// How far the chain holds, as far as the recording was read.
@@ -317,6 +264,12 @@ impl<R: Read> Decoder<R> {
         self.place.chain.head()
     }
 
+    /// Whether reading ended with an error.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// Events that were left out because they repeated earlier ones.
     #[must_use]
     pub fn skipped(&self) -> u64 {
@@ -337,7 +290,7 @@ impl<R: Read + Seek> Decoder<R> {
         self.failed = None;
         self.finished = false;
         self.place = mark.clone();
-        self.source.seek(SeekFrom::Start(mark.offset)).map(drop).map_err(|error| DecodeError {
+        self.parts.seek(mark.offset).map_err(|error| DecodeError {
             offset: mark.offset,
             slice: mark.slice,
             what: Fault::Read(error),
@@ -356,24 +309,6 @@ impl<R: Read> Iterator for Decoder<R> {
 struct Failure {
     started: Option<(u64, u64)>,
     what: Fault,
-}
-
-fn number(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
-}
-
-/// Reads until the buffer is full or the source at its end.
-fn fill(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Fault> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match source.read(rest) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Fault::Read(error)),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

@@ -5,12 +5,14 @@
 //! Locks, revocation and roles come after this crate.
 
 mod pattern;
+mod recorder;
 mod refusal;
 mod ssh;
 mod tls;
 mod tls_server;
 
 pub use pattern::host_principal_matches;
+pub use recorder::RecorderIdentity;
 pub use refusal::CertRefusal;
 pub use ssh::{HostRole, SshVerifier};
 pub use tls::{ClientVerifier, TlsVerifier, tls_peer};

@@ -138,7 +138,7 @@ impl<'a> SshVerifier<'a> {
     }
 
     /// Type, authority, signature, validity, and that there are principals at all.
-    fn common(
+    pub(super) fn common(
         &self,
         cert: &Certificate,
         cert_type: CertType,

@@ -11,9 +11,9 @@ use crate::gzip::Unpacker;
 const KEEP: usize = 1024 * 1024;
 const CHUNK: usize = 64 * 1024;
 
-pub(super) struct Records {
+pub(crate) struct Records {
     /// Where the part begins that the records are of.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
     unpacker: Unpacker,
     chunk: Vec<u8>,
     window: Vec<u8>,
@@ -23,7 +23,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             offset: 0,
             unpacker: Unpacker::new(),
@@ -34,24 +34,24 @@ impl Records {
         }
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.window.clear();
         self.at = 0;
         self.more = false;
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         !self.more && self.at >= self.window.len()
     }
 
     #[cfg(test)]
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.window.capacity() + self.chunk.capacity()
     }
 
     /// Unpacks a body to see that it is sound and its records are whole. Says where its content
     /// ends in the body.
-    pub(super) fn open(&mut self, body: &[u8]) -> Result<usize, Fault> {
+    pub(crate) fn open(&mut self, body: &[u8]) -> Result<usize, Fault> {
         self.clear();
         self.unpacker.reset();
         self.chunk.resize(CHUNK, 0);
@@ -84,7 +84,7 @@ impl Records {
     }
 
     /// The next event of the body that was opened.
-    pub(super) fn next(&mut self, body: &[u8]) -> Result<Option<AuditEvent>, Fault> {
+    pub(crate) fn next(&mut self, body: &[u8]) -> Result<Option<AuditEvent>, Fault> {
         if self.is_empty() || !self.need(body, 4)? {
             return Ok(None);
         }

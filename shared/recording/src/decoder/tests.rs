@@ -8,6 +8,7 @@ use shared_events::{OtherEvent, SessionEnd, SessionPrint, SessionStart};
 use shared_types::HostId;
 
 use super::*;
+use crate::format::{self, MAX_BODY};
 use crate::{Encoder, Limits, SessionRecorder, Slice};
 
 fn header() -> Header {
