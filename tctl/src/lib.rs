@@ -61,6 +61,8 @@ pub enum Command {
     /// Manage join tokens
     #[command(visible_alias = "token")]
     Tokens(commands::tokens::TokensArgs),
+    /// Stop a user, a role, a login or a proxy at once
+    Lock(commands::lock::LockArgs),
     /// Print resources
     Get(commands::resources::GetArgs),
     /// Create or replace resources from YAML
@@ -117,18 +119,25 @@ fn connected(global: &GlobalArgs, command: Command) -> Result<ExitCode, CliError
         .build()
         .map_err(|error| CliError::wrap("start", &error))?;
     runtime.block_on(async {
+        let command = match command {
+            Command::Recordings(args) if args.is_offline() => {
+                return commands::recordings::run(None, args).await;
+            }
+            command => command,
+        };
         let connection = Connection::open(global).await?;
         match command {
             Command::Status(args) => commands::status::run(&connection, &args).await,
             Command::Auth(args) => commands::auth::run(&connection, args).await,
             Command::Users(args) => commands::users::run(&connection, args).await,
             Command::Tokens(args) => commands::tokens::run(&connection, args).await,
+            Command::Lock(args) => commands::lock::run(&connection, args).await,
             Command::Get(args) => commands::resources::get(&connection, &args).await,
             Command::Create(args) => commands::resources::create(&connection, &args).await,
             Command::Edit(args) => commands::resources::edit(&connection, &args).await,
             Command::Rm(args) => commands::resources::rm(&connection, &args).await,
             Command::Audit(args) => commands::audit::run(&connection, args).await,
-            Command::Recordings(args) => commands::recordings::run(&connection, args).await,
+            Command::Recordings(args) => commands::recordings::run(Some(&connection), args).await,
             Command::Version(_) | Command::Completion(_) => Ok(ExitCode::Done),
         }
     })

@@ -77,6 +77,56 @@ fn keys_pause_jump_and_quit() -> Result<()> {
 }
 
 #[test]
+fn playback_begins_where_it_is_asked_to() -> Result<()> {
+    let stage = Stage::new("playat")?;
+    let slow = "echo one; sleep 1.5; echo two; sleep 1.5; echo three";
+    let _ran = run(&mut stage.tsh_ssh(&["-t"], &[slow]), "", 60)?.ok();
+    let sid = stage.last_session()?;
+    let _whole = stage.played(&sid)?;
+    // From a match, on a terminal; the progress line tells the speed that keys changed.
+    let mut play = stage.joe.tsh();
+    let terminal = Terminal::start(play.args(["play", "--grep=thr..", &sid]), 80, 24)?;
+    terminal.expect("three", 0)?;
+    let (code, seen) = terminal.finish(20)?;
+    assert_eq!(code, 0);
+    let first = String::from_utf8_lossy(&seen);
+    let (before, _) = first.split_once("three").unwrap_or_default();
+    assert!(before.contains("two"), "the screen before it is there at once: {first:?}");
+    let mut play = stage.joe.tsh();
+    let mut terminal = Terminal::start(play.args(["play", "--at=1.2s", &sid]), 80, 24)?;
+    terminal.expect("playing", 0)?;
+    terminal.send("+")?;
+    terminal.expect("2x", 0)?;
+    terminal.send("\x1b[B\x1b[B ")?;
+    terminal.expect("paused", 0)?;
+    terminal.send("q")?;
+    let (code, seen) = terminal.finish(10)?;
+    assert_eq!(code, 0);
+    let seen = String::from_utf8_lossy(&seen);
+    assert!(seen.contains("0.5x") && !seen.contains("three"), "{seen:?}");
+    Ok(())
+}
+
+/// The recording on standard input, the keys from the terminal itself.
+#[test]
+fn standard_input_brings_the_recording_and_the_terminal_the_keys() -> Result<()> {
+    let stage = Stage::new("playstdin")?;
+    let _ran = run(&mut stage.tsh_ssh(&["-t"], &["echo one; sleep 3; echo two"]), "", 60)?.ok();
+    let sid = stage.last_session()?;
+    let _whole = stage.played(&sid)?;
+    let file = stage.cluster.data_dir().join(format!("log/records/{sid}.tar"));
+    let mut play = shared_testkit::process::command("sh", &stage.joe.folder);
+    play.args(["-c", "exec \"$0\" play - < \"$1\""]).arg(shared_testkit::bin("tsh")).arg(&file);
+    let mut terminal = Terminal::start(&mut play, 80, 24)?;
+    terminal.expect("one", 0)?;
+    terminal.send("q")?;
+    let (code, seen) = terminal.finish(10)?;
+    assert_eq!(code, 0);
+    assert!(!contains(&seen, b"two"));
+    Ok(())
+}
+
+#[test]
 fn events_as_json_and_yaml_and_files_without_a_server() -> Result<()> {
     let stage = Stage::new("playjson")?;
     let _ran = run(&mut stage.tsh_ssh(&[], &["echo hello"]), "", 60)?.ok();

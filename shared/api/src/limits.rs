@@ -18,5 +18,7 @@ pub const MAX_EVENT_BATCH: usize = 1024 * 1024;
 pub const STATE_WAIT: Duration = Duration::from_secs(25);
 /// Most host names in one certificate request.
 pub const MAX_PRINCIPALS: usize = 64;
+/// Most sessions in one renewal.
+pub const MAX_RENEWED: usize = 10_000;
 /// Most recordings in one listing.
 pub const MAX_LISTED: usize = 1000;

@@ -39,13 +39,15 @@ pub const CERTS_HOST: &str = "/v1/certs/host";
 pub const CERTS_USER: &str = "/v1/certs/user";
 /// `POST`, role Proxy: the host certificate of an inner server; never carries another role than Proxy.
 pub const CERTS_PROXY_HOST: &str = "/v1/certs/proxy-host";
+/// `POST`, system roles: a certificate for the key a service signs recordings with.
+pub const CERTS_RECORDER: &str = "/v1/certs/recorder";
 /// `POST`, system roles: a service renews its own certificates.
 pub const CERTS_RENEW: &str = "/v1/certs/renew";
 /// `POST`.
 pub const QUERY: &str = "/v1/query";
-/// `GET` `?from&to&limit`.
+/// `GET` `?from&to&limit&user&login&host`.
 pub const RECORDINGS: &str = "/v1/recordings";
-/// `GET`: the container, raw.
+/// `GET`: the container, raw. `DELETE` removes it.
 pub const RECORDING: &str = "/v1/recordings/{sid}";
 /// `GET`: where sessions are recorded; what `tsh` needs to know of it.
 pub const SESSION_RECORDING: &str = "/v1/session-recording";
@@ -55,6 +57,8 @@ pub const CLUSTER_STATE: &str = "/v1/cluster-state";
 pub const EVENTS: &str = "/v1/events";
 /// `PUT`, role Proxy: one part of a recording, raw.
 pub const UPLOAD_PART: &str = "/v1/uploads/{upload}/{sid}/{part}";
+/// `POST`, role Proxy.
+pub const SESSIONS_RENEW: &str = "/v1/sessions/renew";
 /// `POST`, role Proxy.
 pub const UPLOAD_COMPLETE: &str = "/v1/uploads/{upload}/{sid}/complete";
 

@@ -5,15 +5,18 @@
 
 mod error;
 mod format;
+mod output;
 mod program;
 mod progress;
 mod prompt;
 mod raw;
+pub mod recordings;
 mod table;
 mod text;
 
 pub use error::{CliError, ExitCode, report, run_main};
 pub use format::{Format, UnknownFormat, print_json_line, print_structured, write_structured};
+pub use output::OutputFile;
 pub use program::{answer_shell, parse, print_completion};
 pub use progress::Progress;
 pub use prompt::{PromptError, Prompter};

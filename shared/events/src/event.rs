@@ -252,6 +252,8 @@ catalogue! {
     153 SessionRecordingConfigUpdate "session_recording_config.update" |_| codes::SESSION_RECORDING_CONFIG_UPDATE;
     154 ClusterNetworkingConfigUpdate "cluster_networking_config.update" |_| codes::CLUSTER_NETWORKING_CONFIG_UPDATE;
     191 SftpSummary "sftp_summary" |_| codes::SFTP_SUMMARY;
+    1001 SessionRecordingDelete "session.recording.delete" |_| codes::SESSION_RECORDING_DELETE;
+    1002 SessionRecordingFailed "session.recording.failed" |_| codes::SESSION_RECORDING_FAILED;
 }
 
 /// The one field that all members have in common.

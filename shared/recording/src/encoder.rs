@@ -4,11 +4,14 @@
 //! Records gather uncompressed and are compressed when the slice is cut, with a compressor from a
 //! pool: an idle session costs the records of at most a second, and no compressor.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use shared_events::AuditEvent;
 
 use crate::chain::{Hash, Header, Link};
+use crate::checkpoint::{Draft, Signer, Signing};
 use crate::format::{self, MAX_RECORD};
 use crate::gzip::Compressor;
 
@@ -60,16 +63,35 @@ pub struct Encoder {
     raw: Vec<u8>,
     last_index: i64,
     seq: u64,
+    origin: Hash,
     head: Hash,
     ended: bool,
+    signing: Signing,
 }
 
 impl Encoder {
     /// Begins a recording.
     #[must_use]
     pub fn new(header: Header, limits: Limits) -> Self {
-        let head = header.origin();
-        Self { header, limits, raw: Vec::new(), last_index: -1, seq: 0, head, ended: false }
+        let origin = header.origin();
+        Self {
+            header,
+            limits,
+            raw: Vec::new(),
+            last_index: -1,
+            seq: 0,
+            origin,
+            head: origin,
+            ended: false,
+            signing: Signing::default(),
+        }
+    }
+
+    /// Signs each slice from here on, as long as the signer has a key.
+    #[must_use]
+    pub fn signed(mut self, signer: Arc<Signer>) -> Self {
+        self.signing = Signing::with(signer);
+        self
     }
 
     /// Bytes of records that are in no slice yet.
@@ -127,22 +149,24 @@ impl Encoder {
     }
 
     fn seal(&mut self, end: bool) -> Slice {
-        let origin = (self.seq == 0).then(|| self.header.clone());
-        let (bytes, head) = Compressor::with(|compressor| {
+        let draft = self.signing.draft();
+        let (bytes, head, signed) = Compressor::with(|compressor| {
             compressor.out.extend_from_slice(&[0; format::HEADER]);
             compressor.member(&self.raw);
-            let stored = compressor.out.len();
-            let body = stored - format::HEADER + Link::encoded_len(origin.as_ref());
-            let header = format::header(body as u64);
-            if let Some(place) = compressor.out.get_mut(..format::HEADER) {
-                place.copy_from_slice(&header);
-            }
-            let slice = Sha256::digest(&compressor.out).into();
-            let link =
-                Link { seq: self.seq, end, previous: self.head, slice, origin, checkpoint: None };
+            // A key that does not sign leaves a slice without a checkpoint, which has another header.
+            let signed = draft.as_ref().and_then(|draft| {
+                let mut link = self.link(&mut compressor.out, end, Some(draft));
+                link.checkpoint = Some(draft.sign(&self.origin, &link)?);
+                Some(link)
+            });
+            let is_signed = signed.is_some();
+            let link = signed.unwrap_or_else(|| self.link(&mut compressor.out, end, None));
             link.encode(&mut compressor.out);
-            (Bytes::copy_from_slice(&compressor.out), link.head())
+            (Bytes::copy_from_slice(&compressor.out), link.head(), is_signed)
         });
+        if let Some(draft) = draft.filter(|_| signed) {
+            self.signing.written(draft);
+        }
         let slice = Slice { bytes, last_index: self.last_index, seq: self.seq, end, head };
         self.seq += 1;
         self.head = head;
@@ -152,5 +176,17 @@ impl Encoder {
         }
         self.raw.clear();
         slice
+    }
+
+    /// Writes the part header in front of the content, and makes the link behind it, which will have this checkpoint.
+    fn link(&self, part: &mut [u8], end: bool, checkpoint: Option<&Draft>) -> Link {
+        let origin = (self.seq == 0).then(|| self.header.clone());
+        let link = Link::encoded_len(origin.as_ref(), checkpoint.map(Draft::encoded_len));
+        let header = format::header((part.len() - format::HEADER + link) as u64);
+        if let Some(place) = part.get_mut(..format::HEADER) {
+            place.copy_from_slice(&header);
+        }
+        let slice = Sha256::digest(part).into();
+        Link { seq: self.seq, end, previous: self.head, slice, origin, checkpoint: None }
     }
 }

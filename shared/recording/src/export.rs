@@ -1,15 +1,20 @@
-//! A recording as JSON, YAML or text. Control characters do not leave JSON and YAML unescaped, so
-//! that they can be looked at in a terminal; text is the output, byte for byte.
+//! A recording as JSON, YAML, text, an asciicast, or a page that plays. Control characters do not
+//! leave JSON and YAML unescaped, so that they can be looked at in a terminal; text is the output,
+//! byte for byte.
 
+pub mod asciicast;
+pub mod html;
+mod transcript;
 mod yaml;
 
 use std::io::{self, Write};
 
 use serde::Serialize as _;
 use serde_json::ser::{CharEscape, Formatter, PrettyFormatter};
-use shared_events::AuditEvent;
+use shared_events::{AuditEvent, OutputGap, SessionStart};
 
 use crate::decoder::DecodeError;
+pub use transcript::transcript;
 
 /// An export that stopped.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +98,18 @@ pub fn text(events: impl Events, out: &mut impl Write) -> Result<(), ExportError
         }
     }
     Ok(())
+}
+
+/// What stands where output is missing on purpose.
+fn gap_note(gap: &OutputGap) -> String {
+    format!("{} bytes of output were not recorded here", gap.bytes)
+}
+
+/// A session in a few words, harmless anywhere.
+fn title(start: &SessionStart) -> String {
+    let names = [&start.user.login, &start.server.server_hostname];
+    let clean = names.map(|name| name.chars().filter(|c| !c.is_control()).collect::<String>());
+    clean.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join("@")
 }
 
 /// JSON in which DEL and the C1 controls are escaped too; a terminal obeys them.

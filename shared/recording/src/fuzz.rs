@@ -1,11 +1,18 @@
 //! Entry points for fuzzing; also run as tests. They panic when a promise is broken.
 
 use std::io::Cursor;
+use std::sync::LazyLock;
 
+use shared_pki::{CaKind, CertAuthority, TrustedAuthority};
+
+use crate::checkpoint::Checkpoint;
 use crate::decoder::Decoder;
 use crate::filter::Filter;
 use crate::player::Player;
 use crate::screen::Size;
+use crate::seal::Seal;
+use crate::verify::{Verdict, verify};
+use crate::view::{Frame, Painter};
 
 /// Any bytes as a recording: no panic, no unbounded memory, and the same twice.
 pub fn recording(data: &[u8]) {
@@ -28,7 +35,36 @@ pub fn recording(data: &[u8]) {
             break;
         }
     }
-    let _ = player.seek(0, Size::default());
+    let window = Size { columns: 20, rows: 5 };
+    let painted = Painter::default().paint(&Frame::fit(player.screen(), window), window);
+    assert_harmless(painted.as_bytes());
+    let _ = player.seek(0);
+}
+
+static AUTHORITY: LazyLock<Option<TrustedAuthority>> = LazyLock::new(|| {
+    let now = chrono::DateTime::from_timestamp(1_790_000_000, 0)?;
+    let cluster = "example.test".parse().ok()?;
+    let authority = CertAuthority::generate(CaKind::Recording, &cluster, now).ok()?;
+    Some(authority.trusted())
+});
+
+/// Any bytes as a checkpoint, as a seal, and as a recording to verify: no panic, one form, the same twice, and nothing
+/// is believed that the authority did not sign.
+pub fn checkpoint(data: &[u8]) {
+    let Some(authority) = AUTHORITY.as_ref() else { return };
+    if let Some(checkpoint) = Checkpoint::decode(data) {
+        assert_eq!(checkpoint.encode(), data, "read in another spelling");
+    }
+    if let Some(seal) = Seal::from_body(data) {
+        assert!(!seal.is_by(&authority.ssh_public_keys()), "believed a seal nobody made");
+    }
+    let read = || match verify(Cursor::new(data), authority, None) {
+        Ok(report) => report,
+        Err(error) => panic!("bytes in memory cannot be read: {error}"),
+    };
+    let report = read();
+    assert_eq!(format!("{report:?}"), format!("{:?}", read()));
+    assert_ne!(report.verdict, Verdict::Intact, "believed a recording nobody signed");
 }
 
 /// Any bytes as terminal output: what passes is harmless, and the same however it is cut.

@@ -83,6 +83,12 @@ pub(crate) fn empty_member_len(extra: usize) -> usize {
     10 + 2 + extra + EMPTY_BLOCK.len() + 8
 }
 
+/// The member that [`empty_member`] wrote at the start of `bytes`, if it is whole.
+pub(crate) fn empty_member_at(bytes: &[u8]) -> Option<&[u8]> {
+    let (header, _) = header(bytes).ok()?;
+    bytes.get(..header + EMPTY_BLOCK.len() + 8)
+}
+
 /// A compressor and its output, used again: making one costs more than a small slice.
 pub(crate) struct Compressor {
     deflate: Compress,

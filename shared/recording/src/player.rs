@@ -10,12 +10,15 @@ use bytes::Bytes;
 use shared_events::{AuditEvent, OutputGap};
 
 use crate::decoder::{DecodeError, Decoder, Mark};
-use crate::filter::Filter;
-use crate::screen::{Screen, ScreenState, Size};
-use crate::timeline::size_of;
+use crate::screen::{LineEnds, Screen, ScreenState, Size};
+use crate::timeline::{Clock, size_of};
 
 /// Snapshots kept. When there are more, every other one goes and they are taken half as often.
 const SNAPSHOTS: usize = 24;
+/// The least kept, however large the screen is.
+const FEWEST_SNAPSHOTS: usize = 4;
+/// Cells of all snapshots together; each takes 32 bytes, with the alternate screen twice.
+const SNAPSHOT_CELLS: usize = 1 << 20;
 const FIRST_INTERVAL_MS: u64 = 5_000;
 
 /// What to do next.
@@ -30,13 +33,8 @@ pub struct Step {
 /// What a step does.
 #[derive(Debug)]
 pub enum Action {
-    /// Output, as it was recorded and as much of it as may reach a terminal.
-    Output {
-        /// Exactly what was recorded.
-        raw: Bytes,
-        /// What is harmless.
-        shown: Vec<u8>,
-    },
+    /// Output, exactly as it was recorded: nothing for a terminal.
+    Output(Bytes),
     /// The terminal has this size now.
     Resize(Size),
     /// Output is missing here on purpose.
@@ -46,7 +44,7 @@ pub enum Action {
 }
 
 struct Snapshot {
-    at_ms: u64,
+    clock: Clock,
     mark: Mark,
     screen: ScreenState,
 }
@@ -55,8 +53,7 @@ struct Snapshot {
 pub struct Player<R> {
     decoder: Decoder<R>,
     screen: Screen,
-    filter: Filter,
-    at_ms: u64,
+    clock: Clock,
     peeked: Option<AuditEvent>,
     snapshots: Vec<Snapshot>,
     interval_ms: u64,
@@ -68,8 +65,7 @@ impl<R: Read + Seek> Player<R> {
         Self {
             decoder,
             screen: Screen::new(Size::default()),
-            filter: Filter::new(),
-            at_ms: 0,
+            clock: Clock::default(),
             peeked: None,
             snapshots: Vec::new(),
             interval_ms: FIRST_INTERVAL_MS,
@@ -79,7 +75,7 @@ impl<R: Read + Seek> Player<R> {
     /// Where it is, in milliseconds since the first output.
     #[must_use]
     pub fn position_ms(&self) -> u64 {
-        self.at_ms
+        self.clock.at_ms()
     }
 
     /// What is on the screen now.
@@ -94,24 +90,22 @@ impl<R: Read + Seek> Player<R> {
         &self.decoder
     }
 
+    /// When the next step is, which is not taken yet; nothing at the end.
+    pub fn next_at(&mut self) -> Result<Option<u64>, DecodeError> {
+        if self.peeked.is_none() {
+            self.snapshot();
+            self.peeked = self.decoder.next_event()?;
+        }
+        Ok(self.peeked.as_ref().map(|event| self.clock.when(event)))
+    }
+
     /// The next step; nothing at the end.
     pub fn step(&mut self) -> Result<Option<Step>, DecodeError> {
-        let Some(event) = self.pull()? else { return Ok(None) };
-        self.advance_clock(&event);
+        self.next_at()?;
+        let Some(event) = self.peeked.take() else { return Ok(None) };
+        self.clock.advance(&event);
         let action = self.apply(event);
-        Ok(Some(Step { at_ms: self.at_ms, action }))
-    }
-
-    fn pull(&mut self) -> Result<Option<AuditEvent>, DecodeError> {
-        if let Some(event) = self.peeked.take() {
-            return Ok(Some(event));
-        }
-        self.snapshot();
-        self.decoder.next_event()
-    }
-
-    fn advance_clock(&mut self, event: &AuditEvent) {
-        self.at_ms = self.at_ms.max(time_of(event).unwrap_or(0));
+        Ok(Some(Step { at_ms: self.clock.at_ms(), action }))
     }
 
     fn apply(&mut self, event: AuditEvent) -> Action {
@@ -122,45 +116,43 @@ impl<R: Read + Seek> Player<R> {
         match event {
             AuditEvent::SessionPrint(print) => {
                 self.screen.feed(&print.data);
-                let shown = self.filter.filter(&print.data);
-                Action::Output { raw: print.data, shown }
+                Action::Output(print.data)
             }
-            event => match OutputGap::from_event(&event) {
-                Some(gap) => Action::Gap(gap),
-                None => Action::Event(Box::new(event)),
-            },
+            event => {
+                self.screen.set_line_ends(line_ends(&event, self.screen.line_ends()));
+                match OutputGap::from_event(&event) {
+                    Some(gap) => Action::Gap(gap),
+                    None => Action::Event(Box::new(event)),
+                }
+            }
         }
     }
 
-    /// Goes to a time, forward to the end at most. Returns what to write to a terminal of the
-    /// viewer's size so that it shows what was on the screen then.
-    pub fn seek(&mut self, to_ms: u64, viewer: Size) -> Result<Vec<u8>, DecodeError> {
-        if to_ms < self.at_ms {
+    /// Goes to a time, forward to the end at most.
+    pub fn seek(&mut self, to_ms: u64) -> Result<(), DecodeError> {
+        if to_ms < self.clock.at_ms() {
             self.rewind(to_ms)?;
         }
-        while let Some(event) = self.pull()? {
-            if time_of(&event).is_some_and(|time| time > to_ms) {
-                self.peeked = Some(event);
+        while let Some(next) = self.next_at()? {
+            if next > to_ms {
                 // Behind an early event comes a wait: that is where we are.
-                self.at_ms = self.at_ms.max(to_ms);
+                self.clock.advance_to(to_ms);
                 break;
             }
-            self.advance_clock(&event);
-            self.apply(event);
+            self.step()?;
         }
-        self.filter = Filter::new().with_charsets(self.screen.charsets());
-        Ok(self.screen.repaint(viewer))
+        Ok(())
     }
 
     /// Back to the last snapshot that is not later than `to_ms`.
     fn rewind(&mut self, to_ms: u64) -> Result<(), DecodeError> {
         self.peeked = None;
         // The first snapshot is that of the start.
-        let found = self.snapshots.iter().rev().find(|snapshot| snapshot.at_ms <= to_ms);
+        let found = self.snapshots.iter().rev().find(|snapshot| snapshot.clock.at_ms() <= to_ms);
         if let Some(snapshot) = found.or(self.snapshots.first()) {
             self.decoder.seek(&snapshot.mark)?;
             self.screen.set_state(&snapshot.screen);
-            self.at_ms = snapshot.at_ms;
+            self.clock = snapshot.clock.clone();
         }
         Ok(())
     }
@@ -168,13 +160,13 @@ impl<R: Read + Seek> Player<R> {
     fn snapshot(&mut self) {
         let due = match self.snapshots.last() {
             None => true,
-            Some(last) => self.at_ms >= last.at_ms.saturating_add(self.interval_ms),
+            Some(last) => self.clock.at_ms() >= last.clock.at_ms().saturating_add(self.interval_ms),
         };
         if !due || !self.screen.is_between_sequences() {
             return;
         }
         let Some(mark) = self.decoder.mark() else { return };
-        if self.snapshots.len() >= SNAPSHOTS {
+        if self.snapshots.len() >= self.most_snapshots() {
             let mut index = 0;
             self.snapshots.retain(|_| {
                 index += 1;
@@ -182,15 +174,23 @@ impl<R: Read + Seek> Player<R> {
             });
             self.interval_ms = self.interval_ms.saturating_mul(2);
         }
-        self.snapshots.push(Snapshot { at_ms: self.at_ms, mark, screen: self.screen.state() });
+        let clock = self.clock.clone();
+        self.snapshots.push(Snapshot { clock, mark, screen: self.screen.state() });
+    }
+
+    fn most_snapshots(&self) -> usize {
+        let Size { columns, rows } = self.screen.size();
+        let cells = usize::from(columns).saturating_mul(usize::from(rows)).max(1);
+        (SNAPSHOT_CELLS / cells).clamp(FEWEST_SNAPSHOTS, SNAPSHOTS)
     }
 }
 
-/// The time an event has of its own.
-fn time_of(event: &AuditEvent) -> Option<u64> {
+/// How lines end after this event: a session that starts without a size has no terminal.
+pub(crate) fn line_ends(event: &AuditEvent, before: LineEnds) -> LineEnds {
     match event {
-        AuditEvent::SessionPrint(print) => u64::try_from(print.ms).ok(),
-        _ => None,
+        AuditEvent::SessionStart(start) if start.size.is_empty() => LineEnds::Bare,
+        AuditEvent::SessionStart(_) => LineEnds::Recorded,
+        _ => before,
     }
 }
 

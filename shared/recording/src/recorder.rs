@@ -1,11 +1,14 @@
 //! A session being recorded: numbers events, makes prints of output, and cuts what a bucket does
 //! not admit into named gaps. No I/O; the caller writes the slices that come out.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use shared_events::{AuditEvent, Metadata, OutputGap, SessionPrint, Timestamp};
 
 use crate::chain::Header;
+use crate::checkpoint::Signer;
 use crate::encoder::{EncodeError, Encoder, Limits, Slice};
 use crate::format::MAX_PRINT;
 use crate::policy::TokenBucket;
@@ -51,6 +54,13 @@ impl SessionRecorder {
             output: 0,
             gap: None,
         }
+    }
+
+    /// Signs each slice from here on, as long as the signer has a key.
+    #[must_use]
+    pub fn signed(mut self, signer: Arc<Signer>) -> Self {
+        self.encoder = self.encoder.signed(signer);
+        self
     }
 
     /// Numbers and prepares an event (the same event then goes to the audit log), and records it.

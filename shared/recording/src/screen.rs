@@ -1,8 +1,11 @@
 //! What was on a terminal's screen.
 
+mod row;
+
 use std::num::NonZeroU16;
 
 use crate::filter::{Audience, Filter};
+pub use row::{Cell, Colour, Row, Style};
 
 /// Width and height in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +61,25 @@ impl Size {
     }
 }
 
+/// Rows kept that scrolled off the top: a window that grows shows them again.
+const SCROLLBACK: usize = 100;
+
 /// A model of a terminal's screen.
 pub struct Screen {
     model: vt100::Parser,
     filter: Filter,
+    line_ends: LineEnds,
     scratch: Vec<u8>,
+}
+
+/// Who moves the cursor to the first column at the end of a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LineEnds {
+    /// The output itself, or the terminal driver before it was recorded.
+    #[default]
+    Recorded,
+    /// Nobody: the output of a program that had no terminal.
+    Bare,
 }
 
 /// A screen as it was, to come back to.
@@ -70,6 +87,7 @@ pub struct Screen {
 pub(crate) struct ScreenState {
     model: vt100::Screen,
     charsets: crate::filter::CharsetState,
+    line_ends: LineEnds,
 }
 
 impl Screen {
@@ -78,17 +96,49 @@ impl Screen {
     pub fn new(size: Size) -> Self {
         let (rows, columns) = size.clamped();
         Self {
-            model: vt100::Parser::new(rows, columns, 0),
+            model: vt100::Parser::new(rows, columns, SCROLLBACK),
             filter: Filter::for_audience(Audience::Screen),
+            line_ends: LineEnds::default(),
             scratch: Vec::new(),
         }
     }
 
+    /// How lines end in what is fed from now on.
+    pub fn set_line_ends(&mut self, line_ends: LineEnds) {
+        self.line_ends = line_ends;
+    }
+
+    /// How lines end now.
+    #[must_use]
+    pub fn line_ends(&self) -> LineEnds {
+        self.line_ends
+    }
+
     /// Shows output.
     pub fn feed(&mut self, output: &[u8]) {
-        self.scratch.clear();
-        self.filter.feed(output, &mut self.scratch);
-        self.model.process(&self.scratch);
+        self.feed_lines(output, |_| {});
+    }
+
+    /// Shows output, and stops before every line feed, when the line that the cursor is on is as
+    /// whole as it will be before it may scroll away.
+    pub fn feed_lines(&mut self, output: &[u8], mut line: impl FnMut(&Self)) {
+        let mut shown = std::mem::take(&mut self.scratch);
+        shown.clear();
+        self.filter.feed(output, &mut shown);
+        for piece in shown.split_inclusive(|byte| *byte == b'\n') {
+            match piece.strip_suffix(b"\n") {
+                Some(before) => {
+                    self.model.process(before);
+                    line(self);
+                    self.model.process(match self.line_ends {
+                        LineEnds::Recorded => b"\n",
+                        LineEnds::Bare => b"\r\n",
+                    });
+                }
+                None => self.model.process(piece),
+            }
+        }
+        self.scratch = shown;
     }
 
     /// Changes the size.
@@ -110,10 +160,40 @@ impl Screen {
         self.model.screen().contents()
     }
 
+    /// Its rows, from the top.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Row> {
+        (0..self.size().rows).map(|index| self.row(index)).collect()
+    }
+
+    /// One row; an empty one where there is none.
+    #[must_use]
+    pub fn row(&self, index: u16) -> Row {
+        Row::of(self.model.screen(), index)
+    }
+
+    /// The whole line that the cursor is on, which may have begun some rows above.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let screen = self.model.screen();
+        let (last, _) = screen.cursor_position();
+        let mut first = last;
+        while first > 0 && screen.row_wrapped(first - 1) {
+            first -= 1;
+        }
+        (first..=last).map(|index| self.row(index).text().to_owned()).collect()
+    }
+
     /// Row and column of the cursor, from 0.
     #[must_use]
     pub fn cursor(&self) -> (u16, u16) {
         self.model.screen().cursor_position()
+    }
+
+    /// Whether the cursor shows.
+    #[must_use]
+    pub fn is_cursor_shown(&self) -> bool {
+        !self.model.screen().hide_cursor()
     }
 
     /// Whether a full-screen program is on.
@@ -122,63 +202,24 @@ impl Screen {
         self.model.screen().alternate_screen()
     }
 
-    /// What to write to a terminal to show this screen there, as far as it is large enough.
-    #[must_use]
-    pub fn repaint(&self, viewer: Size) -> Vec<u8> {
-        let screen = self.model.screen();
-        let own = self.size();
-        let painted = if viewer.columns >= own.columns && viewer.rows >= own.rows {
-            screen.contents_formatted()
-        } else {
-            clipped(screen, viewer)
-        };
-        let mut out = Filter::restore().to_vec();
-        out.extend_from_slice(b"\x1b[2J\x1b[H");
-        // What the model writes is harmless; it goes the way all output goes nevertheless.
-        Filter::new().feed(painted.as_bytes(), &mut out);
-        out
-    }
-
     pub(crate) fn is_between_sequences(&self) -> bool {
         self.filter.is_between_sequences()
     }
 
-    pub(crate) fn charsets(&self) -> crate::filter::CharsetState {
-        self.filter.charsets()
-    }
-
     pub(crate) fn state(&self) -> ScreenState {
-        ScreenState { model: self.model.screen().clone(), charsets: self.filter.charsets() }
+        ScreenState {
+            model: self.model.screen().clone(),
+            charsets: self.filter.charsets(),
+            line_ends: self.line_ends,
+        }
     }
 
     pub(crate) fn set_state(&mut self, state: &ScreenState) {
         *self = Self::new(Size::default());
         *self.model.screen_mut() = state.model.clone();
         self.filter = Filter::for_audience(Audience::Screen).with_charsets(state.charsets.clone());
+        self.line_ends = state.line_ends;
     }
-}
-
-/// The part of the screen around the cursor that fits.
-fn clipped(screen: &vt100::Screen, viewer: Size) -> String {
-    let (row, column) = screen.cursor_position();
-    let (own_rows, own_columns) = screen.size();
-    let rows = viewer.rows.clamp(1, own_rows.get());
-    let columns = viewer.columns.clamp(1, own_columns.get());
-    let top = (row + 1).saturating_sub(rows);
-    // A cursor that is about to wrap stands behind the last column.
-    let column = column.min(own_columns.get() - 1);
-    let left = (column + 1).saturating_sub(columns);
-    let mut out = String::new();
-    for (index, line) in screen
-        .rows_formatted(left, columns)
-        .skip(usize::from(top))
-        .take(usize::from(rows))
-        .enumerate()
-    {
-        out.push_str(&format!("\x1b[{};1H\x1b[0m{line}", index + 1));
-    }
-    out.push_str(&format!("\x1b[0m\x1b[{};{}H", row - top + 1, column - left + 1));
-    out
 }
 
 #[cfg(test)]
@@ -211,18 +252,33 @@ mod tests {
     }
 
     #[test]
-    fn a_repaint_shows_the_same_screen() {
-        let mut screen = Screen::new(size(20, 5));
-        screen.feed("\x1b[31mrot\x1b[0m 漢字\r\nzwei\x1b[4;7Hx\x1b(0qqx\x1b(B".as_bytes());
-        let mut other = Screen::new(size(20, 5));
-        other.feed(b"something else\x1b[?25l");
-        other.feed(&screen.repaint(size(20, 5)));
-        assert_eq!(other.text(), screen.text());
-        assert_eq!(other.cursor(), screen.cursor());
-        assert!(screen.text().contains("──│"));
-        let mut small = Screen::new(size(6, 3));
-        small.feed(&screen.repaint(size(6, 3)));
-        assert_eq!(small.cursor().0, 2);
+    fn output_of_no_terminal_has_bare_line_ends() {
+        let mut screen = Screen::new(size(10, 4));
+        screen.set_line_ends(LineEnds::Bare);
+        screen.feed(b"a\nb\r\nc");
+        assert_eq!(screen.text(), "a\nb\nc");
+    }
+
+    #[test]
+    fn lines_are_whole_before_they_scroll_away() {
+        let mut screen = Screen::new(size(4, 2));
+        let mut lines = Vec::new();
+        screen.feed_lines(b"one\r\nlonger line\r\n\x1b[31mred\x1b[0m\r\nrest", |screen| {
+            lines.push(screen.line());
+        });
+        assert_eq!(lines, ["one", "er line", "red"], "of a line longer than the screen, its end");
+        let mut wide = Screen::new(size(4, 9));
+        let mut lines = Vec::new();
+        wide.feed_lines(b"longer line\n", |screen| lines.push(screen.line()));
+        assert_eq!(lines, ["longer line"]);
+    }
+
+    #[test]
+    fn what_scrolled_off_comes_back_when_the_window_grows() {
+        let mut screen = Screen::new(size(10, 2));
+        screen.feed(b"1\r\n2\r\n3\r\n4");
+        screen.resize(size(10, 4));
+        assert_eq!(screen.text(), "1\n2\n3\n4");
     }
 
     proptest::proptest! {
@@ -237,7 +293,7 @@ mod tests {
                 screen.feed(chunk);
                 screen.resize(size(rows, columns));
             }
-            let _ = screen.repaint(size(10, 10));
+            let _ = crate::view::Frame::fit(&screen, size(10, 10));
         }
 
         #[test]
@@ -253,7 +309,7 @@ mod tests {
                     screen.resize(size(rows + 1, columns));
                 }
             }
-            let _ = screen.repaint(size(rows, columns));
+            let _ = crate::view::Frame::fit(&screen, size(rows, columns));
         }
     }
 }

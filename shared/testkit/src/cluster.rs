@@ -22,10 +22,14 @@ pub struct ClusterOptions {
     pub checks_host_keys: bool,
     /// Auth and proxy as two processes.
     pub two_processes: bool,
+    /// More lines under `teleport`, indented by two blanks, for each process.
+    pub global_extra: String,
     /// More lines under `auth_service`, indented by two blanks.
     pub auth_extra: String,
     /// More lines under `proxy_service`, indented by two blanks.
     pub proxy_extra: String,
+    /// Variables of the daemon's environment.
+    pub env: Vec<(String, String)>,
     /// Names that resolve to 127.0.0.1 for the daemon.
     pub hosts: Vec<String>,
 }
@@ -36,8 +40,10 @@ impl Default for ClusterOptions {
             recording: Some("proxy".into()),
             checks_host_keys: true,
             two_processes: false,
+            global_extra: String::new(),
             auth_extra: String::new(),
             proxy_extra: String::new(),
+            env: Vec::new(),
             hosts: Vec::new(),
         }
     }
@@ -53,6 +59,8 @@ pub struct Cluster {
     /// The proxy, when it is a process of its own.
     pub proxy: Option<Guard>,
     addresses: BTreeMap<String, String>,
+    /// The pin the proxy joined with; it starts again also while auth is away.
+    pin: Option<String>,
 }
 
 impl Cluster {
@@ -68,6 +76,7 @@ impl Cluster {
             auth: Self::spawn(folder, options, "auth", &Self::auth_config(folder, options, None))?,
             proxy: None,
             addresses: BTreeMap::new(),
+            pin: None,
         };
         cluster.wait_auth()?;
         if options.two_processes {
@@ -88,9 +97,10 @@ impl Cluster {
                 .unwrap_or_else(|| "127.0.0.1:0".into())
         };
         let mut text = format!(
-            "version: v3\nteleport:\n  nodename: gate\n  data_dir: {}\nauth_service:\n  enabled: yes\n  \
+            "version: v3\nteleport:\n  nodename: gate\n  data_dir: {}\n{}auth_service:\n  enabled: yes\n  \
              cluster_name: example.test\n  listen_addr: {}\n",
             folder.join("auth").display(),
+            options.global_extra,
             port("auth"),
         );
         if let Some(mode) = &options.recording {
@@ -121,6 +131,7 @@ impl Cluster {
         std::fs::write(&path, config)?;
         let mut daemon = command(bin("teleport"), folder);
         daemon.args(["start", "--config"]).arg(&path).env("RUST_LOG", "info");
+        daemon.envs(options.env.iter().map(|(name, value)| (name, value)));
         if !options.hosts.is_empty() {
             daemon
                 .env("LD_PRELOAD", "libnss_wrapper.so")
@@ -141,16 +152,21 @@ impl Cluster {
     fn join_proxy(&mut self) -> Result<()> {
         let token = self.folder.join("token");
         std::fs::write(&token, "proxy-join-token-of-the-tests\n")?;
-        let pin = self.ca_pin()?;
+        let pin = match &self.pin {
+            Some(pin) => pin.clone(),
+            None => self.ca_pin()?,
+        };
+        self.pin = Some(pin.clone());
         let port =
             |name: &str| self.addresses.get(name).cloned().unwrap_or_else(|| "127.0.0.1:0".into());
         let config = format!(
-            "version: v3\nteleport:\n  nodename: door\n  data_dir: {}\n  auth_server: {}\n  auth_token: {}\n  ca_pin: \"{pin}\"\n\
+            "version: v3\nteleport:\n  nodename: door\n  data_dir: {}\n  auth_server: {}\n  auth_token: {}\n  ca_pin: \"{pin}\"\n{}\
              auth_service:\n  enabled: no\nproxy_service:\n  enabled: yes\n  web_listen_addr: {}\n  listen_addr: {}\n  \
              public_addr: localhost\n{}ssh_service:\n  enabled: no\n",
             self.folder.join("proxy").display(),
             self.address("auth"),
             token.display(),
+            self.options.global_extra,
             port("web"),
             port("ssh"),
             self.options.proxy_extra,

@@ -20,6 +20,19 @@ pub fn bin(name: &str) -> PathBuf {
     path
 }
 
+/// Whether a program is there that a test can do without on a laptop; in continuous integration it must be.
+pub fn installed(program: &str) -> Result<bool> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
+        return Ok(true);
+    }
+    if std::env::var_os("CI").is_some() {
+        bail!("{program} is not installed; cargo xtask test brings it");
+    }
+    eprintln!("skipped: {program} is not installed; cargo xtask test brings it");
+    Ok(false)
+}
+
 /// A server program that ends with its guard.
 #[derive(Debug)]
 pub struct Guard {

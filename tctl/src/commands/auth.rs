@@ -20,7 +20,7 @@ pub struct AuthArgs {
 enum Verb {
     /// Print the public half of an authority
     Export {
-        /// user, host, tls-user, tls-host; user and host when left out
+        /// user, host, tls-user, tls-host, recording; user and host when left out
         #[arg(long = "type")]
         kind: Option<String>,
     },

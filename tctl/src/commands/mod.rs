@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod auth;
 pub mod completion;
+pub mod lock;
 pub mod recordings;
 pub mod resources;
 pub mod status;

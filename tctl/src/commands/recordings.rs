@@ -1,7 +1,11 @@
 //! `tctl recordings`.
 
-use shared_api::RecordingsQuery;
-use shared_cli::{CliError, ExitCode, Format, Table, print_structured, terminal_width};
+mod download;
+mod ls;
+mod rm;
+mod verify;
+
+use shared_cli::{CliError, ExitCode};
 
 use crate::connect::Connection;
 
@@ -15,30 +19,32 @@ pub struct RecordingsArgs {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// List recorded sessions, newest first
-    Ls {
-        /// At most so many
-        #[arg(long, default_value_t = 50)]
-        limit: usize,
-        /// Output format
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    Ls(ls::LsArgs),
+    /// Save a recording as it is stored
+    Download(download::DownloadArgs),
+    /// Remove recordings for good
+    Rm(rm::RmArgs),
+    /// Verify that recordings are as they were recorded
+    Verify(verify::VerifyArgs),
 }
 
-/// Runs the verb.
-pub async fn run(connection: &Connection, args: RecordingsArgs) -> Result<ExitCode, CliError> {
-    let Verb::Ls { limit, format } = args.verb;
-    let query = RecordingsQuery { limit: Some(limit), ..RecordingsQuery::default() };
-    let ends = connection.api.recordings(&query).await.map_err(Connection::error)?;
-    if format != Format::Text {
-        print_structured(&ends, format)?;
-        return Ok(ExitCode::Done);
+impl RecordingsArgs {
+    /// Whether the verb needs no cluster.
+    pub(crate) fn is_offline(&self) -> bool {
+        matches!(&self.verb, Verb::Verify(args) if args.is_offline())
     }
-    let mut table = Table::new(&["ID", "Type", "Participants", "Hostname", "Timestamp"]);
-    for end in &ends {
-        let row = shared_events::recording_row(end);
-        table.row([row.id, row.kind, row.participants, row.target, row.time]);
+}
+
+/// Runs the verb; without a connection only where it needs none.
+pub async fn run(
+    connection: Option<&Connection>,
+    args: RecordingsArgs,
+) -> Result<ExitCode, CliError> {
+    match (args.verb, connection) {
+        (Verb::Verify(args), connection) => verify::run(connection, &args).await,
+        (Verb::Ls(args), Some(connection)) => ls::run(connection, &args).await,
+        (Verb::Download(args), Some(connection)) => download::run(connection, &args).await,
+        (Verb::Rm(args), Some(connection)) => rm::run(connection, &args).await,
+        (_, None) => Err(CliError::new("not connected to a cluster")),
     }
-    table.write(terminal_width(), &mut std::io::stdout().lock())?;
-    Ok(ExitCode::Done)
 }

@@ -49,21 +49,11 @@ pub struct RmArgs {
     what: String,
 }
 
-/// Kinds of which a cluster has one; their name may be left out.
-fn only_name(kind: ResourceKind) -> Option<&'static str> {
-    match kind {
-        ResourceKind::SessionRecordingConfig => Some("session-recording-config"),
-        ResourceKind::ClusterAuthPreference => Some("cluster-auth-preference"),
-        ResourceKind::ClusterNetworkingConfig => Some("cluster-networking-config"),
-        ResourceKind::Role | ResourceKind::User | ResourceKind::Token => None,
-    }
-}
-
 /// A reference that names one resource.
 fn named(text: &str) -> Result<(ResourceKind, String), CliError> {
     let reference: ResourceRef =
         text.parse().map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))?;
-    match reference.name.or_else(|| only_name(reference.kind).map(str::to_owned)) {
+    match reference.name.or_else(|| reference.kind.singleton().map(str::to_owned)) {
         Some(name) => Ok((reference.kind, name)),
         None => Err(CliError::usage(format!("{}: a name is missing", reference.kind))
             .hint(format!("{}/NAME", reference.kind))),
@@ -76,7 +66,7 @@ pub async fn get(connection: &Connection, args: &GetArgs) -> Result<ExitCode, Cl
         .map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))?;
     let mut found = Vec::new();
     for ResourceRef { kind, name } in references {
-        match name.or_else(|| only_name(kind).map(str::to_owned)) {
+        match name.or_else(|| kind.singleton().map(str::to_owned)) {
             Some(name) => {
                 found.push(
                     connection.api.get_resource(kind, &name).await.map_err(Connection::error)?,

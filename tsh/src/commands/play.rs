@@ -1,40 +1,66 @@
 //! `tsh play`: a recording by its session id, from the cluster, or from a file, with no server.
 //!
-//! No recorded byte reaches a terminal but through the player's filter. What is no terminal, or
-//! `--raw`, gets exactly what was recorded.
+//! No recorded byte reaches a terminal: what is shown there is painted from a model of the recorded
+//! screen. What is no terminal, or `--raw`, gets exactly what was recorded.
 
+mod bar;
+mod keys;
+mod search;
+pub(in crate::commands) mod source;
 mod terminal;
 
-use std::fs::File;
-use std::io::{BufReader, IsTerminal, Seek, Write};
-use std::path::Path;
+use std::io::{IsTerminal, Read, Write};
 
-use shared_cli::{CliError, ExitCode, Progress};
+use shared_cli::{CliError, ExitCode};
 use shared_events::AuditEvent;
 use shared_recording::export::{self, ExportError};
+use shared_recording::grep::{Hits, Pattern};
 use shared_recording::timeline::Pace;
-use shared_recording::{ChainStatus, DecodeError, Decoder, Filter};
-use shared_types::SessionId;
+use shared_recording::{DecodeError, Decoder, Filter, Position};
 
-use crate::context::{Ctx, api_error};
+use crate::context::Ctx;
+use source::{Reader, Source};
+
+/// What the keys do, below the help.
+const KEYS: &str = "\
+Keys on a terminal:
+  space            pause, go on
+  left, right      10 seconds back, forward
+  up, down, +, -   faster, slower
+  / n N            search; next and previous match
+  b                hide or show the progress line
+  q, Ctrl-C        end";
 
 /// Flags of `tsh play`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = KEYS)]
 pub struct PlayArgs {
     /// Session id, or path of a recording file (.tar); `-` reads standard input
     session: String,
     /// Output format
     #[arg(short = 'f', long, value_enum, default_value = "pty")]
     format: PlayFormat,
-    /// How fast
-    #[arg(long, default_value = "1x", value_parser = ["0.5x", "1x", "2x", "4x", "8x"])]
-    speed: String,
+    /// How fast: 0.25x to 16x
+    #[arg(long, default_value = "1x", value_parser = speed)]
+    speed: f64,
     /// Cap each wait at half a second
     #[arg(long)]
     skip_idle_time: bool,
+    /// Begin at this time: 12:31, 1:02:03, 1h02m, 90s
+    #[arg(long, value_name = "TIME", default_value = "0", hide_default_value = true)]
+    at: Position,
+    /// Print times and lines that match; on a terminal, begin at the first
+    #[arg(long, value_name = "PATTERN")]
+    grep: Option<Pattern>,
     /// Write exactly what was recorded, also to a terminal
-    #[arg(long)]
+    #[arg(long, conflicts_with = "grep")]
     raw: bool,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('x').unwrap_or(text);
+    let speed = number.parse().map_err(|_| "examples: 0.5x, 1x, 2x, 4x, 8x".to_owned())?;
+    Pace::new(speed, false).map(|_| speed).map_err(|error| error.to_string())
 }
 
 /// What is written.
@@ -52,33 +78,28 @@ enum PlayFormat {
 
 /// Fetches and plays.
 pub async fn run(ctx: &Ctx, args: &PlayArgs) -> Result<ExitCode, CliError> {
-    if args.format != PlayFormat::Pty && args.speed != "1x" {
+    if args.format != PlayFormat::Pty && args.speed != 1.0 {
         eprintln!("--speed is not applicable for formats other than pty");
     }
-    let (file, session, from_file) = open(ctx, args).await?;
-    if file.metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
-        return Err(CliError::new("the recording is empty"));
-    }
-    let source = BufReader::with_capacity(256 * 1024, file);
-    let mut decoder = match session {
-        Some(session) => Decoder::of_session(source, session),
-        None => Decoder::new(source),
-    };
     let stdout = std::io::stdout();
-    let mut out = std::io::BufWriter::new(stdout.lock());
     let on_terminal = stdout.is_terminal() && !args.raw;
+    let source = Source::open(ctx, &args.session).await?;
+    // Keys come from standard input, unless that brings the recording.
+    let keys = std::io::stdin().is_terminal() || args.session == "-";
+    if args.format == PlayFormat::Pty && on_terminal && keys {
+        return in_time(&source, args);
+    }
+    let mut out = std::io::BufWriter::new(stdout.lock());
+    if let (Some(pattern), PlayFormat::Pty | PlayFormat::Text) = (&args.grep, args.format) {
+        return grep(&source, pattern, args.at, &mut out);
+    }
+    let mut decoder = source.decoder();
     let result = match args.format {
-        PlayFormat::Json if from_file => {
+        PlayFormat::Json if source.is_file => {
             export::json_lines(&mut decoder, &mut out).map_err(Failed::from)
         }
         PlayFormat::Json => export::json(&mut decoder, &mut out).map_err(Failed::from),
         PlayFormat::Yaml => export::yaml(&mut decoder, &mut out).map_err(Failed::from),
-        PlayFormat::Pty if on_terminal && std::io::stdin().is_terminal() => {
-            refuse_other_kinds(&mut decoder)?;
-            let pace = pace(args)?;
-            drop(out);
-            return terminal::play(decoder, pace);
-        }
         PlayFormat::Pty | PlayFormat::Text if on_terminal => filtered(&mut decoder, &mut out),
         PlayFormat::Pty | PlayFormat::Text => {
             export::text(&mut decoder, &mut out).map_err(Failed::from)
@@ -91,10 +112,53 @@ pub async fn run(ctx: &Ctx, args: &PlayArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Done)
 }
 
-fn pace(args: &PlayArgs) -> Result<Pace, CliError> {
-    let speed = args.speed.trim_end_matches('x').parse().unwrap_or(1.0);
-    Pace::new(speed, args.skip_idle_time)
-        .map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))
+/// Plays on the terminal, from the time or the first match that was asked for.
+fn in_time(source: &Source, args: &PlayArgs) -> Result<ExitCode, CliError> {
+    refuse_other_kinds(&mut source.decoder())?;
+    let pace = Pace::new(args.speed, args.skip_idle_time)
+        .map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))?;
+    let mut at_ms = args.at.0;
+    if let Some(pattern) = &args.grep {
+        let mut hits = Hits::new(source.decoder(), pattern.clone());
+        at_ms = loop {
+            match hits.next() {
+                Some(Ok(hit)) if hit.at_ms >= at_ms => break hit.at_ms,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(damaged(&error)),
+                None => return Err(no_match()),
+            }
+        };
+    }
+    terminal::play(source, terminal::Options { pace, at_ms, pattern: args.grep.clone() })
+}
+
+/// Prints when lines that match came, and the lines.
+fn grep(
+    source: &Source,
+    pattern: &Pattern,
+    from: Position,
+    out: &mut impl Write,
+) -> Result<ExitCode, CliError> {
+    let mut any = false;
+    for hit in Hits::new(source.decoder(), pattern.clone()) {
+        let hit = match hit {
+            Ok(hit) if hit.at_ms < from.0 => continue,
+            Ok(hit) => hit,
+            Err(error) => {
+                out.flush()?;
+                return Err(damaged(&error));
+            }
+        };
+        any = true;
+        let line = shared_cli::printable(hit.line.trim_end());
+        writeln!(out, "{:#}  {line}", Position(hit.at_ms))?;
+    }
+    out.flush()?;
+    if any { Ok(ExitCode::Done) } else { Err(no_match()) }
+}
+
+fn no_match() -> CliError {
+    CliError::with_exit(ExitCode::NotFound, "nothing that was on the screen matches")
 }
 
 /// Why playing stopped.
@@ -122,30 +186,20 @@ impl Failed {
 }
 
 /// What was shown so far is whole; behind it the recording is damaged.
-fn damaged(error: &DecodeError) -> CliError {
+pub(in crate::commands) fn damaged(error: &DecodeError) -> CliError {
     CliError::from_error(error)
         .context("the recording is damaged; what is before the damage was played")
 }
 
-/// Says how far the recording's chain vouches for what was played.
-fn warn_about_chain<R: std::io::Read>(decoder: &Decoder<R>) {
-    match decoder.chain_status() {
-        ChainStatus::Intact => {}
-        ChainStatus::Unsigned => eprintln!(
-            "note: this recording has no hash chain, so it is not known whether it was altered"
-        ),
-        ChainStatus::MissingEnd => eprintln!("WARNING: the recording's end is missing"),
-        ChainStatus::Broken { slice, why } => {
-            eprintln!(
-                "WARNING: the recording was altered at part {slice}: {}",
-                shared_cli::printable(&why)
-            );
-        }
+/// Says on standard error where the recording's chain is broken or without its end.
+pub(in crate::commands) fn warn_about_chain<R: Read>(decoder: &Decoder<R>) {
+    if let Some(warning) = shared_recording::verify::warning(&decoder.chain_status()) {
+        eprintln!("WARNING: {}", shared_cli::printable(&warning));
     }
 }
 
 /// The output at once, harmless for a terminal.
-fn filtered(decoder: &mut Decoder<BufReader<File>>, out: &mut dyn Write) -> Result<(), Failed> {
+fn filtered(decoder: &mut Decoder<Reader>, out: &mut dyn Write) -> Result<(), Failed> {
     let mut filter = Filter::new();
     let result = loop {
         match decoder.next_event() {
@@ -162,10 +216,8 @@ fn filtered(decoder: &mut Decoder<BufReader<File>>, out: &mut dyn Write) -> Resu
 }
 
 /// The first event says what kind of session it is; only terminals are played in time.
-fn refuse_other_kinds(decoder: &mut Decoder<BufReader<File>>) -> Result<(), CliError> {
-    let Some(start) = decoder.mark() else { return Ok(()) };
+fn refuse_other_kinds(decoder: &mut Decoder<Reader>) -> Result<(), CliError> {
     let first = decoder.next_event().map_err(|error| damaged(&error))?;
-    decoder.seek(&start).map_err(|error| damaged(&error))?;
     let kind = first.as_ref().map_or("", |event| event.kind());
     if kind.starts_with("db.") || kind.starts_with("app.") {
         return Err(CliError::usage(
@@ -175,61 +227,17 @@ fn refuse_other_kinds(decoder: &mut Decoder<BufReader<File>>) -> Result<(), CliE
     Ok(())
 }
 
-/// The recording as a file, the session it must be of, and whether the user named a file.
-async fn open(ctx: &Ctx, args: &PlayArgs) -> Result<(File, Option<SessionId>, bool), CliError> {
-    let path = Path::new(&args.session);
-    if args.session == "-" {
-        let mut file = temporary()?;
-        std::io::copy(&mut std::io::stdin().lock(), &mut file)?;
-        file.rewind()?;
-        return Ok((file, None, true));
-    }
-    if path.extension().is_some_and(|kind| kind == "tar") {
-        let file = File::open(path).map_err(|error| {
-            CliError::wrap(format!("open {}", path.display()), &error).exit(ExitCode::NotFound)
-        })?;
-        let session =
-            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-        return Ok((file, session, true));
-    }
-    let session: SessionId = args.session.parse().map_err(|_| {
-        CliError::usage(format!("'{}' is not a valid session ID (must be GUID)", args.session))
-    })?;
-    let mut stream = ctx.api()?.recording(&session).await.map_err(|error| {
-        let shown = api_error(error);
-        if shown.exit_code() == ExitCode::NotFound {
-            CliError::with_exit(
-                ExitCode::NotFound,
-                format!("Recording for session {session} not found."),
-            )
-            .hint("tsh recordings ls; a session that still runs has no recording yet")
-        } else {
-            shown
-        }
-    })?;
-    let mut file = temporary()?;
-    let progress = Progress::bytes("Fetching recording", stream.remaining());
-    while let Some(piece) = stream.next().await.map_err(api_error)? {
-        progress.add(piece.len() as u64);
-        file.write_all(&piece)?;
-    }
-    progress.finish();
-    file.rewind()?;
-    Ok((file, Some(session), false))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A file without a name, readable by nobody else, that goes with the program.
-fn temporary() -> Result<File, CliError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = std::env::temp_dir().join(format!("tsh-{}", uuid::Uuid::new_v4()));
-    let mut options = File::options();
-    let file = options
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| CliError::wrap(format!("make {}", path.display()), &error))?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
+    #[test]
+    fn speeds_are_the_documented_ones_and_more() {
+        for (text, wanted) in [("0.5x", 0.5), ("1x", 1.0), ("8x", 8.0), ("3", 3.0), ("16x", 16.0)] {
+            assert_eq!(speed(text), Ok(wanted));
+        }
+        for text in ["", "x", "0", "32x", "-1x", "NaN", "inf", "2xx"] {
+            assert!(speed(text).is_err(), "{text}");
+        }
+    }
 }

@@ -248,6 +248,14 @@ impl Client {
         self.post(paths::CERTS_PROXY_HOST, request).await
     }
 
+    /// A certificate for the key this service signs recordings with.
+    pub async fn sign_recorder(
+        &self,
+        request: &RecorderCertRequest,
+    ) -> Result<HostCertReply, ClientError> {
+        self.post(paths::CERTS_RECORDER, request).await
+    }
+
     /// Runs an SQL query over the audit log.
     pub async fn query(&self, request: &QueryRequest) -> Result<QueryReply, ClientError> {
         self.json(Method::POST, paths::QUERY, Some(request), self.inner.timeouts.query).await
@@ -276,6 +284,13 @@ impl Client {
             return Err(refusal(response, "a recording", wait).await);
         }
         Ok(RecordingStream::new(response, self.inner.timeouts.idle))
+    }
+
+    /// Removes a recording for good.
+    pub async fn remove_recording(&self, session: &SessionId) -> Result<(), ClientError> {
+        let path = paths::fill(paths::RECORDING, &[&session.to_string()]);
+        let wait = self.inner.timeouts.request;
+        self.json::<Value>(Method::DELETE, &path, None::<&()>, wait).await.map(drop)
     }
 
     /// Where sessions are recorded.
@@ -314,6 +329,14 @@ impl Client {
         } else {
             Err(refusal(response, "an upload", wait).await)
         }
+    }
+
+    /// Says that sessions run here. Answers when to come again.
+    pub async fn renew_sessions(
+        &self,
+        request: &RenewSessions,
+    ) -> Result<RenewedSessions, ClientError> {
+        self.post(paths::SESSIONS_RENEW, request).await
     }
 
     /// Makes a recording out of its parts.

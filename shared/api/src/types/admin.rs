@@ -158,6 +158,14 @@ pub struct ProxyHostCertRequest {
     pub public_key: String,
 }
 
+/// `POST /v1/certs/recorder`: for the caller's host and role, always short-lived.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecorderCertRequest {
+    /// SSH public key to certify, Ed25519, one line.
+    pub public_key: String,
+}
+
 /// A host certificate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HostCertReply {
@@ -171,7 +179,7 @@ pub struct HostCertReply {
 /// `?type=` of an export.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ExportQuery {
-    /// `user`, `host`, `tls-host`, `tls-user`, …; host and user where unset.
+    /// `user`, `host`, `tls-host`, `tls-user`, `recording`, …; host and user where unset.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
 }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared_events::{AuditEvent, EventError};
+use shared_types::SessionId;
 use shared_types::resource::RecordingMode;
 
 use crate::{ApiError, limits};
@@ -108,12 +109,87 @@ pub struct RecordingsQuery {
     /// At most so many, newest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// Only sessions in which this user took part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Only sessions with this login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+    /// Only sessions on this host; case does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Only recordings in this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<RecordingState>,
+}
+
+/// What has become of a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordingState {
+    /// Stored, to the end the recorder gave it.
+    Complete,
+    /// Stored as far as it goes; its recorder did not live to end it.
+    Truncated,
+    /// Not stored, or not as it was recorded.
+    Failed,
+    /// Not here yet.
+    Uploading,
+}
+
+impl RecordingState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Complete, Self::Truncated, Self::Failed, Self::Uploading];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Truncated => "truncated",
+            Self::Failed => "failed",
+            Self::Uploading => "uploading",
+        }
+    }
+}
+
+impl std::fmt::Display for RecordingState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The text names no state of a recording.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected one of complete, truncated, failed, uploading")]
+pub struct UnknownRecordingState;
+
+impl std::str::FromStr for RecordingState {
+    type Err = UnknownRecordingState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRecordingState> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or(UnknownRecordingState)
+    }
+}
+
+/// `POST /v1/sessions/renew`: these sessions run on the sender, or their recordings wait there.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewSessions {
+    /// At most [`limits::MAX_RENEWED`]; the rest comes in further requests.
+    pub sessions: Vec<SessionId>,
+}
+
+/// Reply to [`RenewSessions`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewedSessions {
+    /// Milliseconds within which to come again.
+    pub within_ms: u64,
 }
 
 /// Reply to [`RecordingsQuery`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RecordingsReply {
-    /// The `session.end` events as documented JSON, newest first.
+    /// The `session.end` events as documented JSON with `recording_state` (a [`RecordingState`]), newest first.
     pub items: Vec<Value>,
 }
 

@@ -4,7 +4,7 @@ use crate::macros::messages;
 use crate::parts::*;
 
 messages! {
-    /// `session.start`
+    /// `session.start`. What the roles' `record_session` says is a member of our own.
     SessionStart {
         1 metadata: part(Metadata) ~ "",
         2 user: part(UserMetadata) ~ "",
@@ -18,6 +18,7 @@ messages! {
         10 session_recording: string ? "session_recording",
         12 invited: strings ? "invited",
         13 reason: string ? "reason",
+        1001 record_session: string ? "record_session",
     }
 
     /// `session.join`
@@ -61,7 +62,7 @@ messages! {
         8 pod: part(KubernetesPodMetadata) ~ "",
     }
 
-    /// `session.end`
+    /// `session.end`. That it was made up, and by whom, is a member of our own.
     SessionEnd {
         1 metadata: part(Metadata) ~ "",
         2 user: part(UserMetadata) ~ "",
@@ -77,6 +78,7 @@ messages! {
         12 pod: part(KubernetesPodMetadata) ~ "",
         13 initial_command: strings ? "initial_command",
         14 session_recording: string ? "session_recording",
+        1001 recovered: string ? "recovered",
     }
 
     /// `session.data`: byte counts of a connection.
@@ -90,11 +92,15 @@ messages! {
         7 bytes_received: uint64 = "rx",
     }
 
-    /// `session.upload`: the recording is stored.
+    /// `session.upload`: the recording is stored. State, slices, bytes and head of its chain are our own members.
     SessionUpload {
         1 metadata: part(Metadata) ~ "",
         2 session: part(SessionMetadata) ~ "",
         5 url: string = "url",
+        1001 recording_state: string ? "recording_state",
+        1002 recording_slices: uint64 ? "recording_slices",
+        1003 recording_bytes: uint64 ? "recording_bytes",
+        1004 recording_head: string ? "recording_head",
     }
 
     /// `session.rejected`: a limit was hit.
@@ -226,6 +232,23 @@ messages! {
         3 user: part(UserMetadata) ~ "",
         4 session_type: string ? "session_type",
         5 format: string ? "format",
+    }
+
+    /// `session.recording.delete`: someone has a recording removed; a member of our own.
+    SessionRecordingDelete {
+        1 metadata: part(Metadata) ~ "",
+        2 sid: string = "sid",
+        3 user: part(UserMetadata) ~ "",
+        4 connection: part(ConnectionMetadata) ~ "",
+        5 url: string = "url",
+        6 bytes: int64 = "bytes",
+    }
+
+    /// `session.recording.failed`: a recording that will not come; a member of our own.
+    SessionRecordingFailed {
+        1 metadata: part(Metadata) ~ "",
+        2 session: part(SessionMetadata) ~ "",
+        3 reason: string = "reason",
     }
 
     /// `unknown`: an event that has no message of its own, as text.

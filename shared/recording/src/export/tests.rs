@@ -87,3 +87,31 @@ fn yaml_is_a_document_each() {
 fn text_is_the_output_byte_for_byte() {
     assert_eq!(run(text, events()), ("out\u{1b}[1mput\u{7}".into(), true));
 }
+
+/// A session with everything a program may send, and what a page must not run.
+pub(super) fn session() -> Vec<Result<AuditEvent, DecodeError>> {
+    let print = |ms: i64, data: &str| -> AuditEvent {
+        SessionPrint { ms, data: data.to_owned().into(), ..SessionPrint::default() }.into()
+    };
+    let time: chrono::DateTime<chrono::Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
+    let mut start = SessionStart { size: "40:10".into(), ..SessionStart::default() };
+    start.metadata.time = time.into();
+    start.user.login = "root".into();
+    start.server.server_hostname = "db-1".into();
+    let resize = shared_events::Resize { size: "60:20".into(), ..Default::default() };
+    let hostile = "cat page\r\n</script><script>ran=1</script><img src=x onerror=ran=1>\r\n\
+        \u{1b}]8;;javascript:ran=1\u{7}link\u{1b}]8;;\u{7} \u{1b}P$qm\u{1b}\\\u{1b}[31mred\u{1b}[0m 漢字 e\u{301} 👍🏽\r\n";
+    [
+        start.into(),
+        print(0, "$ "),
+        print(1500, "\u{1b}]0;owned\u{7}\u{1b}]52;c;b3duZWQ=\u{7}"),
+        resize.into(),
+        print(61_250, hostile),
+        OutputGap { offset: 3, bytes: 7 }.to_event(),
+        print(62_000, "\u{1b}[?1049h\u{1b}[2J\u{1b}[Hfull screen\u{1b}[2;1Hprogram"),
+        print(63_000, "\u{1b}[?1049l$ exit\r\n"),
+        SessionEnd::default().into(),
+    ]
+    .map(Ok)
+    .into()
+}
