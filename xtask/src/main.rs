@@ -32,7 +32,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Write the completion scripts into `completions/`
+    /// Write the completion scripts into `completions/` and the manual pages into `man/`
     Completions {
         /// Only compare, and fail when they differ
         #[arg(long)]

@@ -28,6 +28,11 @@ pub(crate) const TEST: &[Need] = &[
     need("curl", "curl"),
     need("vim.tiny", "vim-tiny"),
     need("rsync", "rsync"),
+    need("tmux", "tmux"),
+    need("htop", "htop"),
+    need("less", "less"),
+    need("asciinema", "asciinema"),
+    need("chromium", "chromium"),
     need("/usr/lib/x86_64-linux-gnu/libnss_wrapper.so", "libnss-wrapper"),
 ];
 
@@ -88,6 +93,41 @@ pub(crate) fn python(programs: &[&str]) -> Result<PathBuf> {
     }
     succeed(Command::new(folder.join("pip")).args(["install", "--quiet"]).args(programs))?;
     Ok(folder)
+}
+
+/// Object stores for the tests, as Go modules. They are built once, into the cache that outlives the build folder.
+const STORES: &[(&str, &str)] = &[
+    ("fake-gcs-server", "github.com/fsouza/fake-gcs-server@v1.56.1"),
+    ("minio", "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"),
+];
+
+/// Builds the object stores that are missing. Outside continuous integration their tests can be done without.
+pub(crate) fn stores() -> Result<()> {
+    let folder = shared_testkit::stores::tools();
+    let missing = || STORES.iter().filter(|(name, _)| !folder.join(name).is_file());
+    for (name, module) in missing() {
+        eprintln!("building {name}; this takes minutes, once");
+        let scratch = folder.join(format!("{name}.building"));
+        std::fs::create_dir_all(&scratch)?;
+        let mut go = Command::new("go");
+        go.args(["install", module]).env("GOBIN", &scratch).env("CGO_ENABLED", "0");
+        // Gigabytes that nobody needs again.
+        go.env("GOMODCACHE", scratch.join("modules")).env("GOCACHE", scratch.join("objects"));
+        go.env("GOFLAGS", "-modcacherw");
+        let built = succeed(&mut go);
+        match built {
+            // The name appears when the program is whole.
+            Ok(()) => std::fs::rename(scratch.join(name), folder.join(name))?,
+            Err(error) if std::env::var_os("CI").is_some() => {
+                return Err(error.context(format!("build {name}, for which Go is needed")));
+            }
+            Err(error) => {
+                eprintln!("skipped: {name} cannot be built: {error:#}; its tests do nothing")
+            }
+        }
+        std::fs::remove_dir_all(&scratch).ok();
+    }
+    Ok(())
 }
 
 fn present(program: &str) -> bool {
