@@ -2,13 +2,18 @@
 //! that breaks a promise is printed; it belongs into a test of the crate then.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use chrono::{DateTime, Utc};
 use shared_pki::ssh_key::certificate::{Builder, CertType};
-use shared_pki::{CaKind, CertAuthority, HostCertSpec, HostTlsSpec, KeyPair, TlsKey, UserCertSpec};
-use shared_recording::{Header, Limits, SessionRecorder};
+use shared_pki::{
+    CaKind, CertAuthority, CheckpointKey, HostCertSpec, HostTlsSpec, KeyPair, RecorderCertSpec,
+    TlsKey, UserCertSpec,
+};
+use shared_recording::checkpoint::Checkpoint;
+use shared_recording::{EndState, Header, Limits, Received, Seal, SessionRecorder, Signer};
 use shared_ssh::wire::{
     AuthMethod, IdentityEntry, Reply, Request, SSH_CONNECTION, SessionBind, UserAuthRequest,
     encode_userauth,
@@ -214,6 +219,45 @@ fn recordings() -> Result<()> {
     let first = slices.first().map(|slice| slice.bytes.to_vec()).unwrap_or_default();
     ensure!(slices.len() > 1, "one slice only");
     fuzz(shared_recording::fuzz::recording, &[whole, first])
+}
+
+#[test]
+fn checkpoints() -> Result<()> {
+    let authority = CertAuthority::generate(CaKind::Recording, &cluster()?, moment())?;
+    let (key, recorder) = (KeyPair::generate()?, HostId::random());
+    let certificate = authority.ssh_ca()?.sign_recorder(RecorderCertSpec {
+        public_key: key.public().clone(),
+        host_id: recorder,
+        role: SystemRole::Proxy,
+        cluster: cluster()?,
+        now: moment(),
+        ttl: HOUR,
+    })?;
+    let signer = Signer::new(moment);
+    signer.replace(CheckpointKey::new(key, &certificate)?);
+    let header = Header { cluster: cluster()?, session: SessionId::random(), recorder };
+    let mut recorder =
+        SessionRecorder::new(header.clone(), Limits::default(), None).signed(Arc::new(signer));
+    let mut slices = Vec::new();
+    for line in 0..5 {
+        recorder.output(format!("line {line}").into(), moment(), &mut slices)?;
+        slices.extend(recorder.flush());
+    }
+    recorder.finish(moment(), &mut slices)?;
+    let mut whole: Vec<u8> = slices.iter().flat_map(|slice| slice.bytes.to_vec()).collect();
+    let received = Received {
+        session: header.session,
+        state: EndState::Complete,
+        slices: slices.len() as u64,
+        bytes: whole.len() as u64,
+        head: slices.last().map(|slice| slice.head).unwrap_or_default(),
+        time: 0,
+    };
+    let seal = Seal::sign(received, &authority.ssh_ca()?)?.to_part();
+    whole.extend(&seal);
+    let checkpoint =
+        Checkpoint { time: 7, signature: [7; 64], certificate: certificate.to_bytes()? }.encode();
+    fuzz(shared_recording::fuzz::checkpoint, &[whole, seal[24..].to_vec(), checkpoint])
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod places;
 mod profile;
 mod raw;
 mod resources;
+mod sessions_uri;
 mod teleport;
 mod yaml;
 
@@ -18,6 +19,7 @@ pub use defaults::default_file;
 pub use error::ConfigError;
 pub use profile::{Profile, ProfileDir, ProfileError};
 pub use resources::read_resources;
+pub use sessions_uri::{GcsUri, S3Encryption, S3Uri, SessionsUri, SessionsUriError};
 pub use teleport::{
     AuthConfig, ExecRecording, JoinToken, Keypair, LogConfig, LogFormat, ProxyConfig, StaticToken,
     TeleportConfig,

@@ -37,6 +37,15 @@ pub(crate) struct Global {
     pub(crate) log: Option<Log>,
     pub(crate) ciphers: Option<Values>,
     pub(crate) shutdown_delay: Option<String>,
+    pub(crate) storage: Option<Storage>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Storage {
+    #[serde(rename = "type")]
+    pub(crate) kind: Option<String>,
+    pub(crate) audit_sessions_uri: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,6 +80,10 @@ pub(crate) struct Auth {
     pub(crate) public_addr: Option<Values>,
     pub(crate) tokens: Option<Values>,
     pub(crate) session_recording: Option<String>,
+    pub(crate) upload_completer_period: Option<String>,
+    pub(crate) session_tracker_ttl: Option<String>,
+    pub(crate) upload_grace_period: Option<String>,
+    pub(crate) audit_sessions_uri: Option<String>,
     pub(crate) proxy_checks_host_keys: Option<Flag>,
     pub(crate) proxy_listener_mode: Option<String>,
     pub(crate) client_idle_timeout: Option<String>,
@@ -105,6 +118,8 @@ pub(crate) struct Proxy {
     pub(crate) acme: Other,
     pub(crate) ssh_ciphers: Option<Values>,
     pub(crate) exec_recording: Option<ExecRecording>,
+    pub(crate) recording_wait: Option<String>,
+    pub(crate) recording_spool_bytes: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

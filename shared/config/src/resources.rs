@@ -60,6 +60,8 @@ fn read(document: &str) -> Result<Resource, Fault> {
         ResourceKind::Role => Resource::Role(typed(document)?),
         ResourceKind::User => Resource::User(typed(document)?),
         ResourceKind::Token => Resource::Token(typed(document)?),
+        ResourceKind::Lock => Resource::Lock(typed(document)?),
+        ResourceKind::Proxy => Resource::Proxy(typed(document)?),
         ResourceKind::SessionRecordingConfig => Resource::SessionRecordingConfig(typed(document)?),
         ResourceKind::ClusterAuthPreference => Resource::ClusterAuthPreference(typed(document)?),
         ResourceKind::ClusterNetworkingConfig => {

@@ -7,6 +7,7 @@ use shared_types::{ClusterName, GoDuration, HostName, RecordingMode, SystemRole}
 
 use crate::ConfigError;
 use crate::places::{Places, is_blank};
+use crate::sessions_uri::{SessionsUri, SessionsUriError};
 use crate::{raw, yaml};
 
 /// Largest file that is read, in bytes.
@@ -29,6 +30,8 @@ pub struct TeleportConfig {
     pub ca_pins: Vec<String>,
     /// Logs.
     pub log: LogConfig,
+    /// Where metrics and health are served, if they are.
+    pub diag_addr: Option<SocketAddr>,
     /// The auth service, if it runs here.
     pub auth: Option<AuthConfig>,
     /// The proxy service, if it runs here.
@@ -86,6 +89,14 @@ pub struct AuthConfig {
     pub tokens: Vec<StaticToken>,
     /// `session_recording`, when the file says so.
     pub session_recording: Option<RecordingMode>,
+    /// How often recordings that nobody finishes are looked for.
+    pub upload_completer_period: GoDuration,
+    /// A session whose proxy has not been heard of for so long counts as ended.
+    pub session_tracker_ttl: GoDuration,
+    /// How long a recording that a proxy has on its disk is waited for, once a part of it came.
+    pub upload_grace_period: GoDuration,
+    /// Where finished recordings are kept; below the data directory when left out.
+    pub audit_sessions_uri: Option<SessionsUri>,
     /// `proxy_checks_host_keys`, when the file says so.
     pub proxy_checks_host_keys: Option<bool>,
     /// `authentication.default_session_ttl`, when the file says so.
@@ -128,6 +139,10 @@ pub struct ProxyConfig {
     pub ssh_ciphers: Option<Vec<String>>,
     /// How much output of commands without a terminal is recorded.
     pub exec_recording: ExecRecording,
+    /// How long a session whose recording is not taken is stopped before it ends.
+    pub recording_wait: GoDuration,
+    /// What recordings may take on this disk.
+    pub recording_spool_bytes: u64,
 }
 
 /// A web certificate and its key.
@@ -207,7 +222,7 @@ impl Checker<'_> {
         }
     }
 
-    fn file(&self, file: raw::File) -> Result<TeleportConfig, ConfigError> {
+    fn file(&self, mut file: raw::File) -> Result<TeleportConfig, ConfigError> {
         if let Some(version) =
             file.version.as_deref().filter(|version| !matches!(*version, "v1" | "v2" | "v3"))
         {
@@ -229,8 +244,12 @@ impl Checker<'_> {
                 );
             }
         }
+        let storage = file.teleport.storage.take().unwrap_or_default();
+        if storage.kind.as_deref().is_some_and(|kind| !matches!(kind, "sqlite" | "dir")) {
+            return Err(self.fault("teleport.storage.type", "expected sqlite"));
+        }
         let auth = match file.auth_service.enabled.is_none_or(|flag| flag.0) {
-            true => Some(self.auth(file.auth_service)?),
+            true => Some(self.auth(file.auth_service, storage.audit_sessions_uri)?),
             false => None,
         };
         let proxy = match file.proxy_service.enabled.is_none_or(|flag| flag.0) {
@@ -273,11 +292,10 @@ impl Checker<'_> {
                 "is missing; expected host:port of the auth service to join",
             ));
         }
-        if global.diag_addr.is_some_and(|addr| !addr.is_empty()) {
-            return Err(
-                self.fault("teleport.diag_addr", "diagnostics are not part of this version")
-            );
-        }
+        let diag_addr = match global.diag_addr.filter(|addr| !addr.is_empty()) {
+            Some(addr) => Some(self.listen("teleport.diag_addr", Some(addr), 3000)?),
+            None => None,
+        };
         if global.shutdown_delay.is_some() {
             return Err(self.fault("teleport.shutdown_delay", "is not part of this version"));
         }
@@ -289,6 +307,7 @@ impl Checker<'_> {
             auth_servers: auth_servers.into_iter().map(|addr| with_port(&addr, 3025)).collect(),
             ca_pins: global.ca_pin.map(|list| list.0).unwrap_or_default(),
             log: self.log(global.log.unwrap_or_default())?,
+            diag_addr,
             auth,
             proxy,
         })
@@ -319,7 +338,7 @@ impl Checker<'_> {
         Ok(LogConfig { output: log.output.unwrap_or_else(|| "stderr".into()), severity, format })
     }
 
-    fn auth(&self, auth: raw::Auth) -> Result<AuthConfig, ConfigError> {
+    fn auth(&self, auth: raw::Auth, sessions: Option<String>) -> Result<AuthConfig, ConfigError> {
         let mode = match auth.session_recording.as_deref() {
             None => None,
             Some(text) => Some(self.mode(text)?),
@@ -360,6 +379,22 @@ impl Checker<'_> {
                 .public("auth_service.public_addr", auth.public_addr.map(|list| list.0))?,
             tokens: tokens.iter().map(|text| self.static_token(text)).collect::<Result<_, _>>()?,
             session_recording: mode,
+            upload_completer_period: self.at_least_a_second(
+                "auth_service.upload_completer_period",
+                auth.upload_completer_period,
+                GoDuration::from_secs(5 * 60),
+            )?,
+            session_tracker_ttl: self.at_least_a_second(
+                "auth_service.session_tracker_ttl",
+                auth.session_tracker_ttl,
+                GoDuration::from_secs(30 * 60),
+            )?,
+            upload_grace_period: self.at_least_a_second(
+                "auth_service.upload_grace_period",
+                auth.upload_grace_period,
+                GoDuration::from_hours(24),
+            )?,
+            audit_sessions_uri: self.sessions_uri(auth.audit_sessions_uri, sessions)?,
             proxy_checks_host_keys: auth.proxy_checks_host_keys.map(|flag| flag.0),
             default_session_ttl: self.duration(
                 "auth_service.authentication.default_session_ttl",
@@ -378,19 +413,33 @@ impl Checker<'_> {
 
     fn mode(&self, text: &str) -> Result<RecordingMode, ConfigError> {
         const KEY: &str = "auth_service.session_recording";
-        let mode: RecordingMode = text.parse().map_err(|_| {
+        text.parse().map_err(|_| {
             self.fault(
                 KEY,
-                format!("session recording mode must be one of node,proxy,off; got {text:?}"),
+                format!(
+                    "session recording mode must be one of node,proxy,off,node-sync,proxy-sync; got {text:?}"
+                ),
             )
-        })?;
-        if mode.is_sync() {
-            return Err(self.fault(
-                KEY,
-                format!("{mode} is not part of this version; expected node, proxy or off"),
-            ));
-        }
-        Ok(mode)
+        })
+    }
+
+    /// It stands under `auth_service`, or where it is documented, under `teleport.storage`.
+    fn sessions_uri(
+        &self,
+        here: Option<String>,
+        in_storage: Option<String>,
+    ) -> Result<Option<SessionsUri>, ConfigError> {
+        const KEY: &str = "auth_service.audit_sessions_uri";
+        const STORAGE_KEY: &str = "teleport.storage.audit_sessions_uri";
+        let (key, text) = match (here, in_storage) {
+            (Some(_), Some(_)) => {
+                return Err(self.fault(KEY, "stands in teleport.storage too; expected one of them"));
+            }
+            (Some(text), None) => (KEY, text),
+            (None, Some(text)) => (STORAGE_KEY, text),
+            (None, None) => return Ok(None),
+        };
+        text.parse().map(Some).map_err(|error: SessionsUriError| self.fault(key, error.to_string()))
     }
 
     /// Addresses under which others reach a service: they stand in certificates, links and clients' files.
@@ -420,6 +469,20 @@ impl Checker<'_> {
                 self.fault(key, format!("{text:?}; expected a duration such as 5m or 1h30m"))
             }),
         }
+    }
+
+    /// A duration that something is repeated or waited for by.
+    fn at_least_a_second(
+        &self,
+        key: &'static str,
+        text: Option<String>,
+        default: GoDuration,
+    ) -> Result<GoDuration, ConfigError> {
+        let duration = self.duration(key, text)?.unwrap_or(default);
+        if duration < GoDuration::from_secs(1) {
+            return Err(self.fault(key, "is too short; expected at least 1s"));
+        }
+        Ok(duration)
     }
 
     fn static_token(&self, text: &str) -> Result<StaticToken, ConfigError> {
@@ -498,6 +561,14 @@ impl Checker<'_> {
                 .collect(),
             ssh_ciphers: proxy.ssh_ciphers.map(|list| list.0).or(ciphers),
             exec_recording,
+            recording_wait: self.at_least_a_second(
+                "proxy_service.recording_wait",
+                proxy.recording_wait,
+                GoDuration::from_secs(30),
+            )?,
+            recording_spool_bytes: proxy
+                .recording_spool_bytes
+                .unwrap_or(10 * 1024 * 1024 * 1024),
         })
     }
 
@@ -579,12 +650,13 @@ mod tests {
             ("auth_service:\n  enabled: maybe\n", &["t.yaml:2:", "maybe", "boolean"]),
             (
                 "auth_service:\n  session_recording: proxi\n",
-                &["auth_service.session_recording", "proxi", "node,proxy,off"],
+                &["auth_service.session_recording", "proxi", "node,proxy,off,node-sync,proxy-sync"],
             ),
             (
-                "auth_service:\n  session_recording: proxy-sync\n",
-                &["proxy-sync", "not part of this version"],
+                "auth_service:\n  session_tracker_ttl: 10ms\n",
+                &["t.yaml:2:", "session_tracker_ttl", "at least 1s"],
             ),
+            ("teleport:\n  diag_addr: here\n", &["teleport.diag_addr", "ADDRESS:PORT"]),
             ("auth_service: [\n", &["t.yaml:"]),
             (
                 "proxy_service:\n  web_listen_addr: here\n",

@@ -10,6 +10,7 @@
 //!
 //! Who may do what is decided by the [`InnerService`]; this module asks and obeys.
 
+mod gate;
 mod inner;
 mod pump;
 mod session;
@@ -17,6 +18,7 @@ mod shared;
 pub mod table;
 mod tap;
 
+pub use gate::Gate;
 pub use inner::{InnerService, serve_inner};
 pub use pump::{CHANNEL_CAP, SMALL_BUFFER};
 pub use tap::{Ended, ForwardTap, Program, PtyInfo, Size, Start, Stream, Tap, Watch};

@@ -2,12 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use server_core::{Authority, AuthorityError, EmitError};
-use shared_api::{ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest};
+use shared_api::{ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest, RecorderCertRequest};
 use shared_events::AuditEvent;
 use shared_pki::{Identity, Permits};
 use shared_types::{HostId, SessionId, SystemRole, Traits, UserName};
@@ -74,6 +75,12 @@ impl Authority for LocalAuthority {
         Ok(reply.certificate)
     }
 
+    async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError> {
+        let ask = RecorderCertRequest { public_key: public_key.to_owned() };
+        let reply = self.service.sign_recorder(&self.proxy, ask).await.map_err(refused)?;
+        Ok(reply.certificate)
+    }
+
     async fn emit(&self, events: Vec<AuditEvent>) -> Result<(), EmitError> {
         self.service.emit(&self.proxy, events).await.map_err(|error| {
             let answer = error.into_answer();
@@ -101,6 +108,10 @@ impl Authority for LocalAuthority {
         complete: CompleteUpload,
     ) -> Result<(), AuthorityError> {
         self.service.complete_upload(&self.proxy, upload, session, complete).await.map_err(refused)
+    }
+
+    async fn renew_sessions(&self, sessions: Vec<SessionId>) -> Result<Duration, AuthorityError> {
+        self.service.renew_sessions(&self.proxy, &sessions).map_err(refused)
     }
 
     async fn export(&self, kind: Option<&str>) -> Result<String, AuthorityError> {

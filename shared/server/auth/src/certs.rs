@@ -51,7 +51,7 @@ impl Keys {
     }
 }
 
-fn ssh_key(line: &str) -> Result<PublicKey> {
+pub(crate) fn ssh_key(line: &str) -> Result<PublicKey> {
     shared_pki::parse_public_key(line)
         .map_err(|_| AuthError::bad_request("ssh_public_key: public key is not readable"))
 }
@@ -88,6 +88,7 @@ impl AuthService {
                 subject.user
             )));
         }
+        self.check_user_lock(&subject.user, &subject.roles)?;
         let held: Vec<_> =
             subject.roles.iter().filter_map(|role| state.roles.get(role).cloned()).collect();
         let names: Vec<RoleName> = subject.roles;

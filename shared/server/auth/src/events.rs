@@ -5,16 +5,19 @@ use std::net::SocketAddr;
 use chrono::{DateTime, Utc};
 use shared_api::JoinRequest;
 use shared_events::{
-    AuditEvent, AuditQueryDetails, AuditQueryRun, AuthPreferenceUpdate,
+    AuditEvent, AuditQueryDetails, AuditQueryRun, AuthAttempt, AuthPreferenceUpdate,
     CertificateAuthorityMetadata, CertificateCreate, ClusterNetworkingConfigUpdate,
-    ConnectionMetadata, Identity, InstanceJoin, Metadata, ProvisionTokenCreate, ResourceMetadata,
-    RoleCreate, RoleDelete, RoleUpdate, SessionMetadata, SessionRecordingAccess,
-    SessionRecordingConfigUpdate, SessionUpload, Status, UPLOAD_INDEX, UserCreate, UserDelete,
-    UserLogin, UserMetadata, UserPasswordChange, UserTokenCreate, UserUpdate,
+    ConnectionMetadata, Identity, InstanceJoin, LockCreate, LockDelete, LockMetadata, LockTarget,
+    Metadata, ProvisionTokenCreate, ResourceMetadata, RoleCreate, RoleDelete, RoleUpdate,
+    SessionMetadata, SessionRecordingAccess, SessionRecordingConfigUpdate, SessionRecordingDelete,
+    SessionUpload, Status, UPLOAD_INDEX, UserCreate, UserDelete, UserLogin, UserMetadata,
+    UserPasswordChange, UserTokenCreate, UserUpdate,
 };
-use shared_types::{ProvisionToken, Resource, ResourceKind, SessionId, User, UserName};
+use shared_types::resource::Lock;
+use shared_types::{ProvisionToken, Resource, SessionId, User, UserName};
 
 use crate::caller::Caller;
+use crate::seals::Arrived;
 
 /// A human who logs in here.
 const HUMAN: i32 = 1;
@@ -76,6 +79,25 @@ pub(crate) fn user_login(
         method: "local".to_owned(),
         connection: from(address),
         ..UserLogin::default()
+    }
+    .into()
+}
+
+/// A request of somebody who has a certificate, and is stopped all the same.
+pub(crate) fn refused(
+    identity: &shared_pki::Identity,
+    error: &str,
+    address: SocketAddr,
+) -> AuditEvent {
+    let user = identity.user.as_str();
+    AuthAttempt {
+        user: match identity.system_role {
+            None => named(user),
+            Some(_) => UserMetadata { user_kind: SYSTEM, user_origin: 0, ..named(user) },
+        },
+        connection: from(address),
+        status: Status { error: error.to_owned(), message: error.to_owned(), success: false },
+        ..AuthAttempt::default()
     }
     .into()
 }
@@ -150,10 +172,38 @@ fn token_create(token: &ProvisionToken, caller: &Caller) -> AuditEvent {
     .into()
 }
 
-/// A resource was written.
-pub(crate) fn resource_written(resource: &Resource, created: bool, caller: &Caller) -> AuditEvent {
+fn lock_target(lock: &Lock) -> LockMetadata {
+    let target = &lock.spec.target;
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let target = LockTarget {
+        user: text(target.user.as_ref().map(ToString::to_string)),
+        role: text(target.role.as_ref().map(ToString::to_string)),
+        login: text(target.login.as_ref().map(ToString::to_string)),
+        server_id: text(target.server_id.map(|id| id.to_string())),
+        ..LockTarget::default()
+    };
+    LockMetadata { target: Some(target) }
+}
+
+/// A lock was made, or made anew: the catalogue has no event for a change.
+fn lock_created(lock: &Lock, caller: &Caller) -> AuditEvent {
+    LockCreate {
+        resource: about(lock.name(), lock.spec.expires, caller),
+        user: by(caller),
+        lock: lock_target(lock),
+        ..LockCreate::default()
+    }
+    .into()
+}
+
+/// A resource was written; a proxy never is.
+pub(crate) fn resource_written(
+    resource: &Resource,
+    created: bool,
+    caller: &Caller,
+) -> Option<AuditEvent> {
     let (user, connection, status) = (by(caller), from(caller.address()), success());
-    match resource {
+    Some(match resource {
         Resource::Role(role) if created => {
             let resource = about(role.name(), role.metadata.expires, caller);
             RoleCreate { user, resource, connection, ..RoleCreate::default() }.into()
@@ -165,6 +215,8 @@ pub(crate) fn resource_written(resource: &Resource, created: bool, caller: &Call
         Resource::User(account) if created => user_create(account, caller),
         Resource::User(account) => user_update(account, caller),
         Resource::Token(token) => token_create(token, caller),
+        Resource::Lock(lock) => lock_created(lock, caller),
+        Resource::Proxy(_) => return None,
         Resource::SessionRecordingConfig(_) => SessionRecordingConfigUpdate {
             user,
             connection,
@@ -183,38 +235,38 @@ pub(crate) fn resource_written(resource: &Resource, created: bool, caller: &Call
             ..ClusterNetworkingConfigUpdate::default()
         }
         .into(),
-    }
+    })
 }
 
 /// A resource was removed. The catalogue has no event for a deleted token; a configuration that is
 /// removed goes back to its defaults, which is an update.
-pub(crate) fn resource_deleted(
-    kind: ResourceKind,
-    name: &str,
-    caller: &Caller,
-) -> Option<AuditEvent> {
+pub(crate) fn resource_deleted(stored: &Resource, caller: &Caller) -> Option<AuditEvent> {
     let (user, connection, status) = (by(caller), from(caller.address()), success());
-    let resource = about(name, None, caller);
-    Some(match kind {
-        ResourceKind::Role => {
+    let resource = about(stored.name(), None, caller);
+    Some(match stored {
+        Resource::Role(_) => {
             RoleDelete { user, resource, connection, ..RoleDelete::default() }.into()
         }
-        ResourceKind::User => {
+        Resource::User(_) => {
             UserDelete { user, resource, connection, ..UserDelete::default() }.into()
         }
-        ResourceKind::Token => return None,
-        ResourceKind::SessionRecordingConfig => SessionRecordingConfigUpdate {
+        Resource::Lock(lock) => {
+            LockDelete { user, resource, lock: lock_target(lock), ..LockDelete::default() }.into()
+        }
+        // That a proxy went is told by the lock on it.
+        Resource::Token(_) | Resource::Proxy(_) => return None,
+        Resource::SessionRecordingConfig(_) => SessionRecordingConfigUpdate {
             user,
             connection,
             status,
             ..SessionRecordingConfigUpdate::default()
         }
         .into(),
-        ResourceKind::ClusterAuthPreference => {
+        Resource::ClusterAuthPreference(_) => {
             AuthPreferenceUpdate { user, connection, status, ..AuthPreferenceUpdate::default() }
                 .into()
         }
-        ResourceKind::ClusterNetworkingConfig => ClusterNetworkingConfigUpdate {
+        Resource::ClusterNetworkingConfig(_) => ClusterNetworkingConfigUpdate {
             user,
             connection,
             status,
@@ -252,11 +304,21 @@ pub(crate) fn instance_join(
 }
 
 /// A recording is complete. Its id follows from the upload's, so that a repeated completion counts once.
-pub(crate) fn session_upload(session: &SessionId, url: String, uid: String) -> AuditEvent {
+pub(crate) fn session_upload(
+    session: &SessionId,
+    url: String,
+    uid: String,
+    arrived: Option<&Arrived>,
+) -> AuditEvent {
+    let received = arrived.and_then(|arrived| arrived.received.as_ref());
     SessionUpload {
         metadata: Metadata { index: UPLOAD_INDEX, uid, ..Metadata::default() },
         session: SessionMetadata { sid: session.to_string(), ..SessionMetadata::default() },
         url,
+        recording_state: arrived.map(|arrived| arrived.state.to_owned()).unwrap_or_default(),
+        recording_slices: received.map_or(0, |received| received.slices),
+        recording_bytes: received.map_or(0, |received| received.bytes),
+        recording_head: received.map(|received| hex::encode(received.head)).unwrap_or_default(),
     }
     .into()
 }
@@ -268,6 +330,24 @@ pub(crate) fn recording_access(session: &SessionId, caller: &Caller) -> AuditEve
         user: by(caller),
         session_type: "ssh".to_owned(),
         ..SessionRecordingAccess::default()
+    }
+    .into()
+}
+
+/// Somebody has a recording removed.
+pub(crate) fn recording_delete(
+    session: &SessionId,
+    url: String,
+    bytes: u64,
+    caller: &Caller,
+) -> AuditEvent {
+    SessionRecordingDelete {
+        sid: session.to_string(),
+        user: by(caller),
+        connection: from(caller.address()),
+        url,
+        bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+        ..SessionRecordingDelete::default()
     }
     .into()
 }

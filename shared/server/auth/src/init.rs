@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use chrono::{DateTime, Utc};
 use server_audit::{AuditError, AuditLog, LogOptions, QueryEngine};
 use server_store::{
-    Backend, BackendError, Clock, Condition, LocalRecordings, RecordingError, SqliteBackend,
-    system_clock,
+    Backend, BackendError, Clock, Condition, RecordingError, SqliteBackend, StoreEnv,
+    open_recordings, system_clock,
 };
 use shared_pki::verify::TlsVerifier;
 use shared_pki::{CaKind, CertAuthority, PkiError};
@@ -22,6 +22,7 @@ use crate::password::{PasswordError, Passwords};
 use crate::service::{
     AuthService, AuthSettings, READERS, anonymous_limiter, next_revision, read_state,
 };
+use crate::sessions::Awake;
 use crate::state::{self, Store};
 
 /// Who set a configuration.
@@ -67,7 +68,7 @@ pub enum OpenError {
     /// The audit log cannot be opened.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// The folder of recordings cannot be opened.
+    /// The store of recordings cannot be opened.
     #[error(transparent)]
     Recordings(#[from] RecordingError),
     /// Hashing does not work.
@@ -97,6 +98,7 @@ impl AuthService {
         let cluster = cluster_name(&store, &settings).await?;
         let user_ca = authority(&store, CaKind::User, &cluster, now).await?;
         let host_ca = authority(&store, CaKind::Host, &cluster, now).await?;
+        let recording_ca = authority(&store, CaKind::Recording, &cluster, now).await?;
         apply(&store, &settings).await.map_err(OpenError::State)?;
 
         let log = settings.data_dir.join("log").join(settings.host_id.to_string());
@@ -105,7 +107,8 @@ impl AuthService {
         for damage in audit.damage() {
             tracing::warn!(?damage, "audit log");
         }
-        let recordings = LocalRecordings::open(settings.data_dir.join("log/records"))?;
+        let place = settings.recordings_at.as_ref();
+        let recordings = open_recordings(place, &settings.data_dir, &StoreEnv::process())?;
         let queries = QueryEngine::beside_current_program(audit.dir());
 
         let mut first =
@@ -122,10 +125,12 @@ impl AuthService {
             backend,
             store,
             audit,
-            recordings: Arc::new(recordings),
+            recordings,
             queries,
             user_ca,
             host_ca,
+            recording_ca,
+            reading: Default::default(),
             verifier,
             state,
             changes: tokio::sync::Mutex::default(),
@@ -133,6 +138,7 @@ impl AuthService {
             turns: Default::default(),
             limiter: anonymous_limiter(),
             sessions: Default::default(),
+            awake: Awake::new(now),
             readers: tokio::sync::Semaphore::new(READERS),
             running: Default::default(),
             clock,
@@ -242,7 +248,11 @@ pub(crate) fn default_of(kind: ResourceKind) -> Option<Resource> {
         ResourceKind::SessionRecordingConfig => SessionRecordingConfig::default().into(),
         ResourceKind::ClusterAuthPreference => ClusterAuthPreference::default().into(),
         ResourceKind::ClusterNetworkingConfig => ClusterNetworkingConfig::default().into(),
-        ResourceKind::Role | ResourceKind::User | ResourceKind::Token => return None,
+        ResourceKind::Role
+        | ResourceKind::User
+        | ResourceKind::Token
+        | ResourceKind::Lock
+        | ResourceKind::Proxy => return None,
     };
     Some(default_resource(resource))
 }

@@ -1,6 +1,6 @@
 //! Events that services send: only kinds such a service makes, only in its own name.
 
-use shared_events::{AuditEvent, ServerMetadata};
+use shared_events::{AuditEvent, ServerMetadata, SessionRecordingFailed};
 use shared_types::{HostId, SessionId, SystemRole};
 
 use crate::caller::Caller;
@@ -27,13 +27,21 @@ impl AuthService {
             {
                 return Err(AuthError::bad_request("an event is of another proxy's session"));
             }
+            if let (AuditEvent::SessionStart(_), Some(session)) = (&*event, session(event)) {
+                self.sessions.renew(session, host, now);
+            }
             event.prepare(now, self.cluster().as_str());
             let time = event.metadata().time.get();
             if time.is_some_and(|time| time > now + chrono::Duration::minutes(AHEAD_MINUTES)) {
                 event.metadata_mut().time = shared_events::Timestamp::rounded(now);
             }
         }
-        self.record(events).await
+        let failed: Vec<_> = events.iter().filter_map(failure).cloned().collect();
+        self.record(events).await?;
+        for failed in failed {
+            self.keep_failure(&failed).await?;
+        }
+        Ok(())
     }
 }
 
@@ -87,11 +95,19 @@ fn may_make(role: SystemRole, event: &AuditEvent) -> bool {
             | E::X11Forward(_)
             | E::ClientDisconnect(_)
             | E::AuthAttempt(_)
+            | E::SessionRecordingFailed(_)
     );
     match role {
         SystemRole::Proxy => session || matches!(event, E::SessionConnect(_)),
         SystemRole::Node => session,
         SystemRole::Auth | SystemRole::Admin => false,
+    }
+}
+
+fn failure(event: &AuditEvent) -> Option<&SessionRecordingFailed> {
+    match event {
+        AuditEvent::SessionRecordingFailed(failed) => Some(failed),
+        _ => None,
     }
 }
 
@@ -104,6 +120,7 @@ fn session(event: &AuditEvent) -> Option<SessionId> {
         E::SessionLeave(event) => &event.session,
         E::SessionEnd(event) => &event.session,
         E::SessionData(event) => &event.session,
+        E::SessionRecordingFailed(event) => &event.session,
         E::Resize(event) => &event.session,
         E::Exec(event) => &event.session,
         E::Scp(event) => &event.session,

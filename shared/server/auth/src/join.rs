@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use server_store::Condition;
 use shared_api::{ApiError, JoinReply, JoinRequest, RenewRequest, limits};
 use shared_pki::{HostCertSpec, HostTlsSpec};
-use shared_types::{HostId, HostName, SystemRole};
+use shared_types::resource::{ProxyServer, ServerSpec};
+use shared_types::{HostId, HostName, Resource, SystemRole};
 
 use crate::caller::Caller;
 use crate::certs::{Keys, sign_error};
@@ -17,7 +18,7 @@ use crate::service::AuthService;
 use crate::state;
 
 /// Life of a joined service's certificates; it renews them well before.
-const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(crate) const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 const NOT_RECOGNIZED: &str = "the token is not recognized, has expired, or is not for this role";
 
@@ -64,6 +65,13 @@ impl AuthService {
             .redeem(&ask.token, ask.role)
             .await?
             .ok_or_else(|| AuthError::denied(NOT_RECOGNIZED))?;
+        // Whoever has a copy of the keys of a host that was put out could come back with them.
+        self.check_host_lock(ask.host_id).map_err(|error| match error {
+            AuthError::Answer(answer) => answer
+                .with_hint("stop the proxy and remove its data directory: it then joins with a new host id")
+                .into(),
+            other => other,
+        })?;
         let wish = Wish {
             host_id: ask.host_id,
             role: ask.role,
@@ -158,6 +166,16 @@ impl AuthService {
             .into_iter()
             .filter(|(_, host)| host.role == SystemRole::Proxy)
             .find_map(|(_, host)| host.public_addr)
+    }
+
+    /// The proxies that joined, by host id.
+    pub(crate) async fn proxies(&self) -> Result<Vec<Resource>> {
+        let hosts = self.hosts().await?.into_iter();
+        let proxies = hosts.filter(|(_, host)| host.role == SystemRole::Proxy).map(|(id, host)| {
+            let public_addrs = host.public_addr.into_iter().collect();
+            ProxyServer::new(id, ServerSpec { hostname: host.name, public_addrs }).into()
+        });
+        Ok(proxies.collect())
     }
 
     async fn hosts(&self) -> Result<Vec<(String, Host)>> {

@@ -2,10 +2,13 @@
 //!
 //! A recording the caller may not see is answered as one that does not exist.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use chrono::Duration;
-use futures::Stream;
-use server_store::{RecordingError, RecordingReader};
+use futures::{Stream, StreamExt as _};
+use serde_json::Value;
+use server_store::{RecordingError, RecordingReader, StoreFault};
 use shared_api::{RecordingsQuery, RecordingsReply, limits};
 use shared_authz::{Verb, WhereCtx};
 use shared_events::{AuditEvent, SessionEnd};
@@ -15,6 +18,7 @@ use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
 use crate::caller::Caller;
+use crate::endings::Ending;
 use crate::error::{AuthError, Result};
 use crate::events;
 use crate::service::AuthService;
@@ -45,16 +49,25 @@ impl AuthService {
         }
         let limit = ask.limit.unwrap_or(50).min(limits::MAX_LISTED);
         let found = self.newest(from, to, SessionEnd::KIND, LOOKED_THROUGH).await?;
-        let mut items = Vec::new();
+        let (mut items, mut seen) = (Vec::new(), HashSet::new());
         for event in found {
             let AuditEvent::SessionEnd(end) = &event else { continue };
             let participants = participants(&end.participants, &end.user.user);
-            if !self.allowed(caller, "session", Verb::List, &WhereCtx::session(&participants)) {
+            if !asked_for(&ask, end, &participants)
+                || !self.allowed(caller, "session", Verb::List, &WhereCtx::session(&participants))
+            {
                 continue;
             }
-            items.push(
-                serde_json::from_str(&event.to_json()).map_err(AuthError::at("encode event"))?,
-            );
+            let Ok(session) = end.session.sid.parse() else { continue };
+            // An end may be told twice: by the proxy, and made up here.
+            if !seen.insert(session) {
+                continue;
+            }
+            let ending = self.ending_of(&session).await?;
+            if ask.state.is_some_and(|state| state != ending.state) {
+                continue;
+            }
+            items.push(item(&event, &ending)?);
             if items.len() >= limit {
                 break;
             }
@@ -62,29 +75,59 @@ impl AuthService {
         Ok(RecordingsReply { items })
     }
 
-    /// The bytes of a recording, after the access is in the audit log.
+    /// The bytes of a recording with its seal, after the access is in the audit log.
     pub async fn recording(
         &self,
         caller: &Caller,
         session: &SessionId,
     ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>> {
-        self.check_sessions(caller, Verb::Read)?;
+        let reader = self.permitted_recording(caller, session, Verb::Read).await?;
+        self.record(vec![events::recording_access(session, caller)]).await?;
+        let seal = futures::stream::iter(self.seal_part(session).await?.map(Ok));
+        Ok(ReaderStream::with_capacity(reader, 128 * 1024).chain(seal))
+    }
+
+    /// Removes a recording for good, after that is in the audit log.
+    pub async fn remove_recording(&self, caller: &Caller, session: &SessionId) -> Result<()> {
+        let bytes = self.permitted_recording(caller, session, Verb::Delete).await?.bytes();
+        let url = self.recordings.url(*session);
+        self.record(vec![events::recording_delete(session, url, bytes, caller)]).await?;
+        let removed = self.recordings.remove(*session).await;
+        match removed.map_err(AuthError::at("remove recording"))? {
+            true => {
+                self.forget_seal(session).await?;
+                tracing::info!(user = caller.name(), %session, bytes, "recording removed");
+                Ok(())
+            }
+            // Somebody else was faster.
+            false => Err(not_found(session)),
+        }
+    }
+
+    /// Opens a recording with which the caller may do this; any other is not found.
+    async fn permitted_recording(
+        &self,
+        caller: &Caller,
+        session: &SessionId,
+        verb: Verb,
+    ) -> Result<RecordingReader> {
+        self.check_sessions(caller, verb)?;
         let reader = self.open_recording(session).await?;
-        // Who may read any recording needs no look at whose this one is.
-        if !self.allowed(caller, "session", Verb::Read, &WhereCtx::none()) {
+        // Who may do it with any recording needs no look at whose this one is.
+        if !self.allowed(caller, "session", verb, &WhereCtx::none()) {
             let participants = self.recorded_participants(session).await?;
-            if !self.allowed(caller, "session", Verb::Read, &WhereCtx::session(&participants)) {
-                tracing::info!(user = caller.name(), %session, "recording denied");
+            if !self.allowed(caller, "session", verb, &WhereCtx::session(&participants)) {
+                tracing::info!(user = caller.name(), %session, %verb, "recording denied");
                 return Err(not_found(session));
             }
         }
-        self.record(vec![events::recording_access(session, caller)]).await?;
-        Ok(ReaderStream::with_capacity(reader, 128 * 1024))
+        Ok(reader)
     }
 
     pub(crate) async fn open_recording(&self, session: &SessionId) -> Result<RecordingReader> {
         self.recordings.open(*session).await.map_err(|error| match error {
             RecordingError::NotFound { .. } => not_found(session),
+            RecordingError::Store(fault) => store_fault(&fault),
             other => AuthError::internal("open recording", other),
         })
     }
@@ -118,8 +161,40 @@ impl AuthService {
     }
 }
 
+/// The end of a session as it is listed, with what became of its recording.
+fn item(event: &AuditEvent, ending: &Ending) -> Result<Value> {
+    let mut item: Value =
+        serde_json::from_str(&event.to_json()).map_err(AuthError::at("encode event"))?;
+    item["recording_state"] = ending.state.as_str().into();
+    if let Some(until) = ending.until {
+        item["recording_until"] = until.to_rfc3339().into();
+    }
+    if !ending.reason.is_empty() {
+        item["recording_reason"] = ending.reason.as_str().into();
+    }
+    Ok(item)
+}
+
+/// Whether a listing asks for this session.
+fn asked_for(ask: &RecordingsQuery, end: &SessionEnd, participants: &[String]) -> bool {
+    ask.user.as_ref().is_none_or(|user| participants.contains(user))
+        && ask.login.as_ref().is_none_or(|login| *login == end.user.login)
+        && ask
+            .host
+            .as_ref()
+            .is_none_or(|host| host.eq_ignore_ascii_case(&end.server.server_hostname))
+}
+
 fn participants(named: &[String], user: &str) -> Vec<String> {
     if named.is_empty() && !user.is_empty() { vec![user.to_owned()] } else { named.to_vec() }
+}
+
+/// The object store does not do what it should: the log says what and why, the caller may come again.
+pub(crate) fn store_fault(fault: &StoreFault) -> AuthError {
+    tracing::warn!(error = %fault, "recording store");
+    AuthError::unavailable(
+        "the recording store cannot be used now; the auth service's log says why",
+    )
 }
 
 pub(crate) fn not_found(session: &SessionId) -> AuthError {

@@ -39,7 +39,7 @@ impl AuthService {
         let kind = kind_of(kind)?;
         self.check_some(caller, kind, Verb::List)?;
         let mut items = Vec::new();
-        for resource in self.store().resources(kind).await? {
+        for resource in self.all_of(kind).await? {
             if resource.metadata().expires.is_some_and(|end| end <= self.now()) {
                 continue;
             }
@@ -59,7 +59,7 @@ impl AuthService {
         let kind = kind_of(kind)?;
         self.check_some(caller, kind, Verb::ReadNoSecrets)?;
         let name = kind.singleton().unwrap_or(name);
-        let found = self.store().resource(kind, name).await?;
+        let found = self.one_of(kind, name).await?;
         let visible = found.and_then(|resource| self.visible(caller, resource));
         visible.map(|resource| resource.to_json()).ok_or_else(|| missing(kind, name))
     }
@@ -91,7 +91,7 @@ impl AuthService {
         let kind = kind_of(kind)?;
         // Who may neither create nor update learns nothing about the document.
         self.check_some(caller, kind, Verb::Create)?;
-        let resource = self.parse(kind, document)?;
+        let mut resource = self.parse(kind, document)?;
         self.check_about(
             caller,
             kind.as_str(),
@@ -119,6 +119,10 @@ impl AuthService {
             )?;
             keep_to_origin(stored, force)?;
         }
+        if let Resource::Lock(lock) = &mut resource {
+            self.check_lock_count()?;
+            self.complete_lock(lock, stored.as_ref(), caller);
+        }
         let condition = match &stored {
             None => Condition::Absent,
             Some(_) => state::condition_of(resource.metadata().revision.as_deref())?
@@ -138,7 +142,7 @@ impl AuthService {
     ) -> Result<ResourceReply> {
         let kind = kind_of(kind)?;
         self.check_some(caller, kind, Verb::Update)?;
-        let resource = self.parse(kind, document)?;
+        let mut resource = self.parse(kind, document)?;
         let name = kind.singleton().unwrap_or(name);
         if resource.name() != name {
             return Err(AuthError::bad_request(format!("the name of a {kind} cannot change")));
@@ -164,6 +168,9 @@ impl AuthService {
             &WhereCtx::resource(resource.metadata()),
         )?;
         keep_to_origin(&stored, force)?;
+        if let Resource::Lock(lock) = &mut resource {
+            self.complete_lock(lock, Some(&stored), caller);
+        }
         let condition = state::condition_of(resource.metadata().revision.as_deref())?
             .unwrap_or(Condition::Present);
         self.write_resource(caller, resource, condition, false).await
@@ -175,7 +182,7 @@ impl AuthService {
         self.check_some(caller, kind, Verb::Delete)?;
         let name = kind.singleton().unwrap_or(name);
         let _one = self.changes.lock().await;
-        let stored = self.store().resource(kind, name).await?;
+        let stored = self.one_of(kind, name).await?;
         let stored = stored.filter(|stored| {
             self.allowed(
                 caller,
@@ -186,10 +193,16 @@ impl AuthService {
         });
         let Some(stored) = stored else { return Err(missing(kind, name)) };
         let mut ops = Vec::new();
+        let mut made = None;
         match init::default_of(kind) {
             Some(default) => {
                 keep_to_origin(&stored, false)?;
                 ops.push(state::put_resource(&default, Condition::Present)?);
+            }
+            None if kind == ResourceKind::Proxy => {
+                let (evict, lock) = self.evict(name, caller)?;
+                ops.extend(evict);
+                made = Some(lock);
             }
             None => {
                 if kind == ResourceKind::Role {
@@ -205,12 +218,14 @@ impl AuthService {
             BackendError::NotFound { .. } | BackendError::Conflict { .. } => missing(kind, name),
             other => AuthError::internal("delete resource", other),
         })?;
-        self.refresh().await?;
-        match events::resource_deleted(kind, name, caller) {
-            Some(event) => self.record(vec![event]).await?,
-            None => tracing::info!(by = caller.name(), token = masked(name), "join token deleted"),
+        self.refresh_after(kind, name).await?;
+        let mut told: Vec<_> = events::resource_deleted(&stored, caller).into_iter().collect();
+        told.extend(made.and_then(|lock| events::resource_written(&lock, true, caller)));
+        if told.is_empty() {
+            let name = shown_name(kind, name);
+            tracing::info!(by = caller.name(), %kind, name, "deleted");
         }
-        Ok(())
+        self.record(told).await
     }
 
     async fn write_resource(
@@ -232,14 +247,18 @@ impl AuthService {
         let what = format!("{kind} \"{}\"", shown_name(kind, resource.name()));
         let revision =
             self.store().write(ops).await.map_err(|error| state::conflict(&what, error))?;
-        self.refresh().await?;
-        self.record(vec![events::resource_written(&resource, created, caller)]).await?;
+        self.refresh_after(kind, resource.name()).await?;
+        self.record(events::resource_written(&resource, created, caller).into_iter().collect())
+            .await?;
         resource.metadata_mut().revision = Some(revision.0.to_string());
         Ok(ResourceReply { resource: resource.to_json(), created })
     }
 
     /// A document that is safe to store.
     fn parse(&self, kind: ResourceKind, document: Value) -> Result<Resource> {
+        if kind == ResourceKind::Proxy {
+            return Err(AuthError::bad_request("a proxy joins with a token, it is not created"));
+        }
         let resource = Resource::from_json_of(kind, document)
             .map_err(|error| AuthError::bad_request(chain(&error)))?;
         if resource.metadata().expires.is_some_and(|end| end <= self.now()) {
@@ -249,7 +268,10 @@ impl AuthService {
         if resource.metadata().expires.is_some()
             && !matches!(kind, ResourceKind::User | ResourceKind::Token)
         {
-            return Err(AuthError::bad_request(format!("metadata.expires: a {kind} has no end")));
+            let instead = if kind == ResourceKind::Lock { ", see spec.expires" } else { "" };
+            return Err(AuthError::bad_request(format!(
+                "metadata.expires: a {kind} has no end{instead}"
+            )));
         }
         match &resource {
             Resource::Role(role) => {
@@ -257,11 +279,8 @@ impl AuthService {
             }
             Resource::User(user) => self.check_roles(&user.spec.roles)?,
             Resource::Token(token) => check_token(token)?,
-            Resource::SessionRecordingConfig(config) if config.spec.mode.is_sync() => {
-                return Err(AuthError::bad_request(format!(
-                    "spec.mode: {} is not built yet, expected one of node, proxy, off",
-                    config.spec.mode
-                )));
+            Resource::Lock(lock) if lock.spec.expires.is_some_and(|end| end <= self.now()) => {
+                return Err(AuthError::bad_request("spec.expires is in the past"));
             }
             _ => {}
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use server_audit::{AuditError, AuditLog, QueryEngine};
-use server_store::{Clock, RecordingStore, SqliteBackend};
+use server_store::{Clock, RecordingStore, SessionsUri, SqliteBackend};
 use shared_api::{
     ApiError, AuthoritiesReply, AuthorityStatus, ClusterState, MeReply, SessionRecordingReply,
     StatusReply,
@@ -26,7 +26,8 @@ use crate::error::{AuthError, Result};
 use crate::limiter::Limiter;
 use crate::login::Turns;
 use crate::password::Passwords;
-use crate::sessions::Sessions;
+use crate::seals::Reading;
+use crate::sessions::{Awake, Sessions};
 use crate::state::{self, Store};
 use crate::tokens::StaticToken;
 
@@ -52,6 +53,12 @@ pub struct AuthSettings {
     pub node_name: String,
     /// Further names and addresses of the auth service.
     pub names: Vec<String>,
+    /// Where finished recordings are kept; below the data directory when left out.
+    pub recordings_at: Option<SessionsUri>,
+    /// A session whose proxy has not been heard of for so long counts as ended.
+    pub tracker_ttl: Duration,
+    /// How long a recording that a proxy has on its disk is waited for, once a part of it came.
+    pub upload_grace: Duration,
     /// Join tokens of the configuration file.
     pub static_tokens: Vec<StaticToken>,
     /// `session_recording` and `proxy_checks_host_keys`, where the file sets them.
@@ -71,6 +78,9 @@ impl AuthSettings {
             host_id,
             node_name: node_name.into(),
             names: Vec::new(),
+            recordings_at: None,
+            tracker_ttl: Duration::from_secs(30 * 60),
+            upload_grace: Duration::from_secs(24 * 3600),
             static_tokens: Vec::new(),
             recording: None,
             auth_preference: None,
@@ -90,6 +100,8 @@ pub struct AuthService {
     pub(crate) queries: QueryEngine,
     pub(crate) user_ca: CertAuthority,
     pub(crate) host_ca: CertAuthority,
+    pub(crate) recording_ca: CertAuthority,
+    pub(crate) reading: Reading,
     pub(crate) verifier: TlsVerifier,
     pub(crate) state: watch::Sender<Arc<ClusterState>>,
     /// One change of roles or configurations at a time, so that the published state is the stored one.
@@ -98,6 +110,8 @@ pub struct AuthService {
     pub(crate) turns: Turns,
     pub(crate) limiter: Limiter,
     pub(crate) sessions: Sessions,
+    /// Since when proxies could say that their sessions run.
+    pub(crate) awake: Awake,
     /// Readers of the audit log for listings; a listing may read weeks of it.
     pub(crate) readers: tokio::sync::Semaphore,
     /// Requests that change something; they end even when their caller has gone.
@@ -199,6 +213,8 @@ pub(crate) async fn read_state(
         cluster: cluster.clone(),
         authorities: authorities.iter().map(|authority| authority.trusted()).collect(),
         roles: Default::default(),
+        users: Default::default(),
+        locks: Vec::new(),
         recording: Default::default(),
         networking: Default::default(),
         auth_preference: Default::default(),
@@ -208,6 +224,18 @@ pub(crate) async fn read_state(
             && let Some(name) = role.role_name()
         {
             state.roles.insert(name, role);
+        }
+    }
+    for resource in store.resources(ResourceKind::User).await? {
+        if let Resource::User(user) = resource
+            && let Some(name) = user.user_name()
+        {
+            state.users.insert(name, (&user).into());
+        }
+    }
+    for resource in store.resources(ResourceKind::Lock).await? {
+        if let Resource::Lock(lock) = resource {
+            state.locks.push(lock);
         }
     }
     for kind in ResourceKind::ALL {
@@ -241,6 +269,7 @@ impl AuthService {
         {
             return Err(AuthError::unauthenticated("the certificate is not accepted"));
         }
+        self.check_caller_lock(&identity, address).await?;
         if identity.system_role.is_some() {
             return Ok(Caller::service(identity, address));
         }
@@ -366,7 +395,7 @@ impl AuthService {
 
     /// Cluster, version, pins.
     pub fn status(&self) -> Result<StatusReply> {
-        let authorities = [&self.host_ca, &self.user_ca].map(|ca| AuthorityStatus {
+        let authorities = [&self.host_ca, &self.user_ca, &self.recording_ca].map(|ca| AuthorityStatus {
             kind: ca.kind().to_string(),
             state: "never updated".to_owned(),
         });
@@ -378,7 +407,7 @@ impl AuthService {
         })
     }
 
-    /// The text of an authority: `user`, `host`, `tls-host`, `tls-user`; host and user without a kind.
+    /// The text of an authority: `user`, `host`, `tls-host`, `tls-user`, `recording`; host and user without a kind.
     pub fn export(&self, kind: Option<&str>) -> Result<String> {
         let (host, user) = (self.host_ca.trusted(), self.user_ca.trusted());
         let text = match kind.unwrap_or_default() {
@@ -387,6 +416,7 @@ impl AuthService {
             "host" => host.known_hosts_line(None),
             "tls" | "tls-host" => host.tls_certs.concat(),
             "tls-user" => user.tls_certs.concat(),
+            "recording" => self.recording_ca.trusted().authorized_line(),
             other => {
                 let shown: String = other.chars().take(64).collect();
                 return Err(AuthError::bad_request(format!(

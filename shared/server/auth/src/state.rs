@@ -4,12 +4,13 @@
 //! |---|---|
 //! | `/cluster/name` | name of the cluster, fixed at the first start |
 //! | `/authorities/KIND` | a CA with its private keys |
-//! | `/resources/KIND/NAME` | roles, users, tokens, configurations |
+//! | `/resources/KIND/NAME` | roles, users, tokens, locks, configurations |
 //! | `/passwords/USER` | Argon2id hash |
 //! | `/attempts/HASH` | failed logins of a name |
 //! | `/invites/HASH` | sign-up and reset tokens, by SHA-256 of the token |
 //! | `/invite_of/USER` | the one token of that user that still counts |
 //! | `/hosts/UUID` | services that joined |
+//! | `/endings/SESSION` | what became of a recording |
 //! | `/uploads/UUID` | which host an upload belongs to |
 
 use std::sync::Arc;
@@ -108,7 +109,11 @@ pub(crate) fn put(
 pub(crate) fn put_resource(resource: &Resource, condition: Condition) -> Result<Op> {
     let mut resource = resource.clone();
     resource.metadata_mut().revision = None;
-    let expires = resource.metadata().expires;
+    let expires = match &resource {
+        // A lock says itself when it ends.
+        Resource::Lock(lock) => lock.spec.expires,
+        other => other.metadata().expires,
+    };
     let key = resource_key(resource.kind(), resource.name())?;
     put(key, &resource, expires, condition)
 }

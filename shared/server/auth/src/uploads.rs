@@ -5,18 +5,18 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use server_core::stable_uid;
 use server_store::{BackendError, Completed, Condition, RecordingError, UploadId};
-use sha2::{Digest, Sha256};
 use shared_api::{CompleteUpload, limits};
 use shared_events::{AuditEvent, Metadata, SessionEnd, SessionStart};
 use shared_recording::Decoder;
 use shared_types::{HostId, SessionId};
-use tokio_util::io::SyncIoBridge;
 use uuid::Uuid;
 
 use crate::caller::Caller;
 use crate::error::{AuthError, Result};
 use crate::events;
+use crate::recordings::store_fault;
 use crate::service::AuthService;
 use crate::state;
 
@@ -73,6 +73,10 @@ impl AuthService {
                 let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
                 let count = u64::try_from(parts.len()).unwrap_or(u64::MAX);
                 let in_order = parts.iter().zip(1u32..).all(|(part, number)| part.number == number);
+                if parts.first().is_some_and(|first| first.number > 1) {
+                    // Those before were made a recording when nothing more came.
+                    return Err(AuthError::not_found("no such upload"));
+                }
                 if count != ask.parts || bytes != ask.bytes || !in_order {
                     return Err(AuthError::bad_request(format!(
                         "the upload has {count} parts with {bytes} bytes, not {} with {}",
@@ -85,24 +89,35 @@ impl AuthService {
             Err(error) => return Err(upload_error(error)),
         }
         match self.recordings.complete(UploadId(upload), *session).await.map_err(upload_error)? {
-            Completed::Stored { bytes } | Completed::AlreadyStored { bytes } => {
-                tracing::info!(%session, bytes, truncated = ask.truncated, "recording stored");
-            }
-            Completed::Superseded { bytes } => {
-                tracing::warn!(%session, kept = bytes, "a second recording of this session is kept aside");
-            }
-            Completed::Empty if ask.parts > 0 => {
-                return Err(AuthError::not_found("no such upload"));
-            }
-            Completed::Empty => return Ok(()),
+            Completed::Empty if ask.parts > 0 => Err(AuthError::not_found("no such upload")),
+            Completed::Empty => Ok(()),
+            stored => self.stored(upload, session, stored, ask.truncated).await,
+        }
+    }
+
+    /// What follows when a recording is stored: its seal, and the events that tell of it. May be repeated.
+    pub(crate) async fn stored(
+        &self,
+        upload: Uuid,
+        session: &SessionId,
+        stored: Completed,
+        truncated: bool,
+    ) -> Result<()> {
+        let arrived = if let Completed::Superseded { bytes } = stored {
+            tracing::warn!(%session, kept = bytes, "a second recording of this session is kept aside");
+            None
+        } else {
+            // The recorder died: an end is needed for the recording to be listed.
+            Some(self.receive(session, truncated).await?)
+        };
+        if let Some(arrived) = &arrived {
+            tracing::info!(%session, state = arrived.state, "recording stored");
+            self.keep_ending(session, arrived).await?;
         }
         let uid = stable_uid("session.upload", upload.as_bytes());
         let url = self.recordings.url(*session);
-        let mut made = vec![events::session_upload(session, url, uid)];
-        if ask.truncated {
-            // The recorder died: an end is needed for the recording to be listed.
-            made.extend(self.missing_end(session).await?);
-        }
+        let mut made = vec![events::session_upload(session, url, uid, arrived.as_ref())];
+        made.extend(arrived.and_then(|arrived| arrived.end));
         self.record(made).await
     }
 
@@ -131,22 +146,12 @@ impl AuthService {
         };
         if owner == host { Ok(()) } else { Err(AuthError::not_found("no such upload")) }
     }
-
-    /// The end of a session whose recorder did not live to write it, unless the recording has one.
-    pub(crate) async fn missing_end(&self, session: &SessionId) -> Result<Option<AuditEvent>> {
-        let reader = self.open_recording(session).await?;
-        let (session, cluster) = (*session, self.cluster().to_string());
-        let bridge = SyncIoBridge::new(reader);
-        let read = tokio::task::spawn_blocking(move || {
-            synthesise(Decoder::of_session(bridge, session), session, &cluster)
-        });
-        read.await.map_err(AuthError::at("read recording"))
-    }
 }
 
 fn upload_error(error: RecordingError) -> AuthError {
     match error {
         RecordingError::NotFound { .. } => AuthError::not_found("no such upload"),
+        RecordingError::Store(fault) => store_fault(&fault),
         RecordingError::PartDiffers { .. }
         | RecordingError::OtherSession { .. }
         | RecordingError::BadPart { .. } => AuthError::bad_request(error.to_string()),
@@ -154,23 +159,10 @@ fn upload_error(error: RecordingError) -> AuthError {
     }
 }
 
-/// The same id for the same thing, however often it is said.
-pub(crate) fn stable_uid(what: &str, of: &[u8]) -> String {
-    let mut hash = Sha256::new();
-    hash.update(what.as_bytes());
-    hash.update([0]);
-    hash.update(of);
-    let mut bytes = [0u8; 16];
-    for (to, from) in bytes.iter_mut().zip(hash.finalize()) {
-        *to = from;
-    }
-    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
-}
-
 /// Reads the recording and answers with its end event, or with one made out of its beginning. A recording says what
 /// its recorder wrote: it tells of this session in this cluster, or it counts for nothing.
-fn synthesise<R: std::io::Read>(
-    mut decoder: Decoder<R>,
+pub(crate) fn synthesise<R: std::io::Read>(
+    decoder: &mut Decoder<R>,
     session: SessionId,
     cluster: &str,
 ) -> Option<AuditEvent> {
@@ -226,6 +218,7 @@ fn synthesise<R: std::io::Read>(
         server: start.server,
         initial_command: start.initial_command,
         session_recording: start.session_recording,
+        recovered: "made up by the auth service: the recorder did not end the recording".to_owned(),
         ..SessionEnd::default()
     };
     Some(end.into())

@@ -58,6 +58,7 @@ impl AuthService {
             .into(),
             other => state::conflict("user", other),
         })?;
+        self.refresh_after(ResourceKind::User, ask.user.as_str()).await?;
         self.record(vec![
             events::user_create(&user, caller),
             events::user_token_create(&ask.user, invite.expires, life_text(invite.life), caller),
@@ -143,6 +144,7 @@ impl AuthService {
             .await
             .map_err(|error| state::conflict("user", error))?;
         resource.metadata_mut().revision = Some(revision.0.to_string());
+        self.refresh_after(ResourceKind::User, name.as_str()).await?;
         self.record(vec![events::user_update(&user, caller)]).await?;
         Ok(resource.to_json())
     }

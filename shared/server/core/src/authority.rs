@@ -1,9 +1,11 @@
 //! What a service asks of the auth service, be it in the same process or across the network.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use shared_api::{ApiError, ClusterState, CompleteUpload, ErrorKind};
 use shared_events::AuditEvent;
 use shared_types::SessionId;
@@ -97,12 +99,20 @@ pub trait Authority: Send + Sync + 'static {
     /// Tells of every newer state.
     fn watch(&self) -> watch::Receiver<Arc<ClusterState>>;
 
+    /// When the auth service last vouched for the state in hand; now, where it is in the same process.
+    fn confirmed(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+
     /// A short-lived host certificate of role Proxy for an inner server. Takes and gives OpenSSH text.
     async fn sign_proxy_host(
         &self,
         principals: Vec<String>,
         public_key: &str,
     ) -> Result<String, AuthorityError>;
+
+    /// A short-lived certificate for the key this service signs recordings with. Takes and gives OpenSSH text.
+    async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError>;
 
     /// Makes events durable at the auth service. Repeats of a `uid` count once, so that sending again is safe.
     async fn emit(&self, events: Vec<AuditEvent>) -> Result<(), EmitError>;
@@ -123,6 +133,9 @@ pub trait Authority: Send + Sync + 'static {
         session: &SessionId,
         complete: CompleteUpload,
     ) -> Result<(), AuthorityError>;
+
+    /// Says that these sessions run here, or that their recordings wait here. Answers within what time to say so again.
+    async fn renew_sessions(&self, sessions: Vec<SessionId>) -> Result<Duration, AuthorityError>;
 
     /// The text of `/webapi/auth/export?type=`; host and user where `None`.
     async fn export(&self, kind: Option<&str>) -> Result<String, AuthorityError>;

@@ -12,13 +12,42 @@ pub mod access;
 mod authority;
 mod backoff;
 mod batches;
+mod kept;
+pub mod recorder;
 pub mod remote;
 pub mod spool;
 #[cfg(test)]
 mod testing;
 
-pub use access::{AccessRefused, Granted, SshAccess, SshRequest, authorize_ssh};
+pub use access::{AccessRefused, Granted, SshAccess, SshRequest, Via, authorize_ssh};
 pub use authority::{Authority, AuthorityError, EmitError, EventSink};
+pub use kept::{KeptError, KeptState};
 pub use remote::RemoteAuthority;
 pub use shared_api::{ClusterState, CompleteUpload};
 pub use spool::{EventSpool, RecordingSpool, RecordingWriter, SpoolError};
+
+/// An error with its causes, in one line.
+pub fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        text.push_str(": ");
+        text.push_str(&err.to_string());
+        cause = err.source();
+    }
+    text
+}
+
+/// An id for an event: the same for the same thing, however often and by whom it is said, so that it counts once.
+pub fn stable_uid(what: &str, of: &[u8]) -> String {
+    use sha2::Digest as _;
+    let mut hash = sha2::Sha256::new();
+    hash.update(what.as_bytes());
+    hash.update([0]);
+    hash.update(of);
+    let mut bytes = [0u8; 16];
+    for (to, from) in bytes.iter_mut().zip(hash.finalize()) {
+        *to = from;
+    }
+    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+}

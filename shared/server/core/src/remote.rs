@@ -1,18 +1,23 @@
 //! The auth service across the network: [`Authority`] over the API, with the cluster's state in hand.
 //!
 //! The state is kept current by a request the auth service holds until something changed. While it is away, the last
-//! state stands: sessions go on and new ones are decided by it.
+//! state stands: sessions go on and new ones are decided by it. It is also kept on disk, for a start while it is away.
+//! An auth service that answers that this host is locked ends everything that goes through it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use shared_api::{
-    Client, ClientError, ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest, pack_event,
+    Client, ClientError, ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest,
+    RecorderCertRequest, RenewSessions, pack_event,
 };
 use shared_events::AuditEvent;
-use shared_types::SessionId;
+use shared_types::resource::{Lock, LockSpec, LockSubject, LockTarget};
+use shared_types::{HostId, SessionId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,28 +25,61 @@ use uuid::Uuid;
 use crate::authority::{Authority, AuthorityError, EmitError};
 use crate::backoff::Backoff;
 use crate::batches::Batches;
+use crate::kept::{KeptState, REFRESH};
 
 /// An auth service in another process.
 pub struct RemoteAuthority {
     client: Client,
     state: watch::Receiver<Arc<ClusterState>>,
+    confirmed: Arc<Confirmed>,
     stop: CancellationToken,
 }
 
+/// When the auth service last vouched for the state, in milliseconds.
+#[derive(Debug)]
+struct Confirmed(AtomicI64);
+
+impl Confirmed {
+    fn new(at: DateTime<Utc>) -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(at.timestamp_millis())))
+    }
+
+    fn now(&self) {
+        self.0.store(Utc::now().timestamp_millis(), Ordering::Relaxed);
+    }
+}
+
 impl RemoteAuthority {
-    /// Fetches the state once, and then keeps it current until `shutdown`, or until this is dropped.
+    /// Fetches the state once, and then keeps it current until `shutdown`, or until this is dropped. While the auth
+    /// service is away, starts from the state in `kept`, where there is one that is young enough. `host` is this host.
     pub async fn connect(
         client: Client,
+        host: HostId,
+        kept: KeptState,
         shutdown: &CancellationToken,
     ) -> Result<Arc<Self>, ClientError> {
-        let first = client.cluster_state(None).await?;
-        let (sender, state) = watch::channel(Arc::new(first));
+        let (first, at) = match client.cluster_state(None).await {
+            Ok(first) => {
+                let first = Arc::new(first);
+                keep(&kept, &first).await;
+                (first, Utc::now())
+            }
+            Err(error) if error.is_transient() => match load(&kept).await {
+                Some((state, at)) => (Arc::new(state), at),
+                None => return Err(error),
+            },
+            Err(error) => return Err(error),
+        };
+        let confirmed = Confirmed::new(at);
+        let (state, states) = watch::channel(first);
         let stop = shutdown.child_token();
-        let (poller, ended) = (client.clone(), stop.clone());
+        let (ended, client_of) = (stop.clone(), client.clone());
+        let follower =
+            Follower { client: client_of, host, kept, state, confirmed: Arc::clone(&confirmed) };
         tokio::spawn(async move {
-            let _ = ended.run_until_cancelled(follow(poller, sender)).await;
+            let _ = ended.run_until_cancelled(follower.run()).await;
         });
-        Ok(Arc::new(Self { client, state, stop }))
+        Ok(Arc::new(Self { client, state: states, confirmed, stop }))
     }
 
     /// The client below, for what only a service itself asks for.
@@ -56,38 +94,121 @@ impl Drop for RemoteAuthority {
     }
 }
 
-async fn follow(client: Client, state: watch::Sender<Arc<ClusterState>>) {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
-    let mut away = false;
-    loop {
-        let after = state.borrow().revision;
-        match client.cluster_state(Some(after)).await {
-            Ok(next) => {
-                if std::mem::take(&mut away) {
-                    tracing::info!("auth service is back");
+/// The state to start from while the auth service is away. Says in the log what becomes of it.
+async fn load(kept: &KeptState) -> Option<(ClusterState, DateTime<Utc>)> {
+    let kept = kept.clone();
+    let loaded = tokio::task::spawn_blocking(move || kept.load(Utc::now())).await.ok()?;
+    match loaded {
+        Ok((state, at)) => {
+            tracing::warn!(
+                of = %at,
+                used_for_hours = crate::kept::MAX_AGE.as_secs() / 3600,
+                "auth service is away, starting from the cluster state that was kept; locks and changes since are not known"
+            );
+            Some((state, at))
+        }
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "auth service is away, and there is no state to start from"
+            );
+            None
+        }
+    }
+}
+
+/// Keeps a state that the auth service has vouched for just now.
+async fn keep(kept: &KeptState, state: &Arc<ClusterState>) {
+    let (kept, state) = (kept.clone(), Arc::clone(state));
+    let saved = tokio::task::spawn_blocking(move || kept.save(&state, Utc::now())).await;
+    if let Ok(Err(error)) = saved {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the cluster state is not kept; without it this proxy cannot start while auth is away"
+        );
+    }
+}
+
+/// Keeps the state current.
+struct Follower {
+    client: Client,
+    host: HostId,
+    kept: KeptState,
+    state: watch::Sender<Arc<ClusterState>>,
+    confirmed: Arc<Confirmed>,
+}
+
+impl Follower {
+    async fn run(self) {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+        let mut away = false;
+        let mut saved = Instant::now();
+        loop {
+            let after = self.state.borrow().revision;
+            match self.client.cluster_state(Some(after)).await {
+                Ok(next) => {
+                    if std::mem::take(&mut away) {
+                        tracing::info!("auth service is back");
+                    }
+                    backoff.reset();
+                    let current = Arc::clone(&self.state.borrow());
+                    if next.cluster != current.cluster {
+                        tracing::error!(cluster = %next.cluster, "auth service answers for another cluster, its state is ignored");
+                        tokio::time::sleep(backoff.next()).await;
+                        continue;
+                    }
+                    self.confirmed.now();
+                    let changed = next.revision != after;
+                    if changed {
+                        self.state.send_replace(Arc::new(next));
+                    }
+                    if changed || saved.elapsed() >= REFRESH {
+                        saved = Instant::now();
+                        let current = Arc::clone(&self.state.borrow());
+                        keep(&self.kept, &current).await;
+                    }
+                    if !changed {
+                        // Held and answered without news; a service that does not hold must not be asked in a loop.
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
                 }
-                backoff.reset();
-                if next.cluster != state.borrow().cluster {
-                    tracing::error!(cluster = %next.cluster, "auth service answers for another cluster, its state is ignored");
-                    tokio::time::sleep(backoff.next()).await;
-                } else if next.revision == after {
-                    // Held and answered without news; a service that does not hold must not be asked in a loop.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                } else {
-                    state.send_replace(Arc::new(next));
+                Err(err) => {
+                    let wait = backoff.next();
+                    if err.kind() == ErrorKind::Locked {
+                        self.shut_out(&err);
+                    } else if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(
+                            error = &err as &dyn std::error::Error,
+                            "auth service is away, the last known state stands"
+                        );
+                    }
+                    tokio::time::sleep(wait).await;
                 }
-            }
-            Err(err) => {
-                let wait = backoff.next();
-                if !std::mem::replace(&mut away, true) {
-                    tracing::warn!(
-                        error = &err as &dyn std::error::Error,
-                        "auth service is away, the last known state stands"
-                    );
-                }
-                tokio::time::sleep(wait).await;
             }
         }
+    }
+
+    /// The auth service takes nothing from this host any more, so nothing may go through it. It may have said so in an
+    /// answer that did not arrive; then the lock is made here.
+    fn shut_out(&self, err: &ClientError) {
+        let subject = LockSubject { server: Some(self.host), ..LockSubject::default() };
+        self.state.send_if_modified(|state| {
+            if state.lock_on(&subject, Utc::now()).is_some() {
+                return false;
+            }
+            tracing::error!(
+                error = err as &dyn std::error::Error,
+                "the auth service has locked this host, no session goes on"
+            );
+            let target = LockTarget { server_id: Some(self.host), ..LockTarget::default() };
+            let lock = Lock::new("this-host", LockSpec { target, ..LockSpec::default() });
+            let mut next = ClusterState::clone(state);
+            next.locks.push(lock);
+            // Whatever the auth service says next is news.
+            next.revision = 0;
+            *state = Arc::new(next);
+            true
+        });
     }
 }
 
@@ -123,6 +244,11 @@ impl Authority for RemoteAuthority {
         self.state.clone()
     }
 
+    fn confirmed(&self) -> DateTime<Utc> {
+        let millis = self.confirmed.0.load(Ordering::Relaxed);
+        DateTime::from_timestamp_millis(millis).unwrap_or_default()
+    }
+
     async fn sign_proxy_host(
         &self,
         principals: Vec<String>,
@@ -130,6 +256,11 @@ impl Authority for RemoteAuthority {
     ) -> Result<String, AuthorityError> {
         let request = ProxyHostCertRequest { principals, public_key: public_key.to_owned() };
         Ok(self.client.sign_proxy_host(&request).await.map_err(authority_error)?.certificate)
+    }
+
+    async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError> {
+        let request = RecorderCertRequest { public_key: public_key.to_owned() };
+        Ok(self.client.sign_recorder(&request).await.map_err(authority_error)?.certificate)
     }
 
     async fn emit(&self, events: Vec<AuditEvent>) -> Result<(), EmitError> {
@@ -161,6 +292,11 @@ impl Authority for RemoteAuthority {
         complete: CompleteUpload,
     ) -> Result<(), AuthorityError> {
         self.client.complete_upload(upload, session, &complete).await.map_err(authority_error)
+    }
+
+    async fn renew_sessions(&self, sessions: Vec<SessionId>) -> Result<Duration, AuthorityError> {
+        let reply = self.client.renew_sessions(&RenewSessions { sessions }).await;
+        Ok(Duration::from_millis(reply.map_err(authority_error)?.within_ms))
     }
 
     async fn export(&self, kind: Option<&str>) -> Result<String, AuthorityError> {

@@ -31,6 +31,9 @@ impl Auth {
         };
         match request.uri().path() {
             paths::CLUSTER_STATE => {
+                if let Some(err) = self.refuse.lock().unwrap().clone() {
+                    return reply(err.kind.status(), serde_json::to_vec(&err.body()).unwrap());
+                }
                 let after = request
                     .uri()
                     .query()
@@ -107,9 +110,12 @@ async fn state_follows_outlives_the_auth_service_and_is_taken_up_again() {
     let (addr, running) = serve(&auth, Arc::clone(&tls), "127.0.0.1:0").await;
 
     let config = ClientConfig::new(Route::Direct { addr: addr.clone() }, vec![ca.trusted()], None);
-    let remote = RemoteAuthority::connect(Client::new(config).unwrap(), &CancellationToken::new())
-        .await
-        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (host, kept) = (HostId::random(), KeptState::new(folder.path()));
+    let client = Client::new(config).unwrap();
+    let never = CancellationToken::new();
+    let remote =
+        RemoteAuthority::connect(client.clone(), host, kept.clone(), &never).await.unwrap();
     assert_eq!(remote.state().revision, 1);
 
     let mut seen = remote.watch();
@@ -132,6 +138,7 @@ async fn state_follows_outlives_the_auth_service_and_is_taken_up_again() {
         let told = EventSink::emit(&remote, vec![event("x")]).await.unwrap_err();
         assert_eq!(matches!(told, EmitError::Refused(_)), refused, "{told}");
     }
+    *auth.refuse.lock().unwrap() = None;
 
     running.abort();
     let _ = running.await;
@@ -143,9 +150,29 @@ async fn state_follows_outlives_the_auth_service_and_is_taken_up_again() {
         assert!(tokio::time::Instant::now() < deadline);
     }
     assert_eq!(remote.state().revision, 2, "the last state stands");
+    // A start while it is away: with what was kept, and not without.
+    let hour_ago = Utc::now() - chrono::TimeDelta::hours(1);
+    kept.save(&remote.state(), hour_ago).unwrap();
+    let start = RemoteAuthority::connect(client.clone(), host, kept, &never).await.unwrap();
+    assert_eq!(start.state().revision, 2);
+    assert_eq!(start.confirmed().timestamp(), hour_ago.timestamp(), "as old as it was kept");
+    assert!(remote.confirmed() > hour_ago);
+    drop(start);
+    let nothing = KeptState::new(&folder.path().join("none"));
+    assert!(RemoteAuthority::connect(client, host, nothing, &never).await.is_err());
 
     // A restarted service counts from the start: any other revision is news.
     change(1);
     let _running = serve(&auth, tls, &addr).await;
     tokio::time::timeout(limit, seen.wait_for(|state| state.revision == 1)).await.unwrap().unwrap();
+
+    // A service that answers that this host is locked: nothing goes through it, until it answers again.
+    *auth.refuse.lock().unwrap() = Some(ApiError::locked("no"));
+    change(3);
+    let subject = LockSubject { server: Some(host), ..LockSubject::default() };
+    let locked = |state: &Arc<ClusterState>| state.lock_on(&subject, Utc::now()).is_some();
+    tokio::time::timeout(limit, seen.wait_for(locked)).await.unwrap().unwrap();
+    *auth.refuse.lock().unwrap() = None;
+    let free = seen.wait_for(|state| !locked(state) && state.revision == 3);
+    tokio::time::timeout(limit, free).await.unwrap().unwrap();
 }

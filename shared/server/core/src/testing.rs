@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use shared_api::{ApiError, ClusterState, CompleteUpload};
+use shared_api::{Account, ApiError, ClusterState, CompleteUpload};
 use shared_events::{AuditEvent, SessionConnect};
 use shared_pki::{Identity, Permits};
 use shared_types::{Role, SessionId};
@@ -36,11 +36,15 @@ pub(crate) struct FakeAuthority {
 pub(crate) fn state() -> ClusterState {
     let mut role = Role::preset_access();
     role.spec.allow.logins = vec!["root".to_owned()];
+    let roles = vec!["access".parse().unwrap(), "gone".parse().unwrap()];
+    let joe = Account { roles, ..Account::default() };
     ClusterState {
         revision: 1,
         cluster: "example.com".parse().unwrap(),
         authorities: Vec::new(),
         roles: BTreeMap::from([("access".parse().unwrap(), role)]),
+        users: BTreeMap::from([("joe".parse().unwrap(), joe)]),
+        locks: Vec::new(),
         recording: Default::default(),
         networking: Default::default(),
         auth_preference: Default::default(),
@@ -147,6 +151,10 @@ impl Authority for FakeAuthority {
         Err(AuthorityError::Unavailable("no certificates here".to_owned()))
     }
 
+    async fn certify_recorder(&self, _public_key: &str) -> Result<String, AuthorityError> {
+        Err(AuthorityError::Unavailable("no certificates here".to_owned()))
+    }
+
     async fn emit(&self, events: Vec<AuditEvent>) -> Result<(), EmitError> {
         self.here().map_err(EmitError::Unavailable)?;
         let poison = self.poison.lock().unwrap();
@@ -199,6 +207,11 @@ impl Authority for FakeAuthority {
         assert_eq!(bytes.len() as u64, complete.bytes);
         self.stored.lock().unwrap().insert(*session, (bytes, complete));
         Ok(())
+    }
+
+    async fn renew_sessions(&self, _: Vec<SessionId>) -> Result<std::time::Duration, AuthorityError> {
+        self.here().map_err(AuthorityError::Unavailable)?;
+        Ok(std::time::Duration::from_secs(60))
     }
 
     async fn export(&self, _kind: Option<&str>) -> Result<String, AuthorityError> {

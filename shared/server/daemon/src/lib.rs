@@ -9,6 +9,7 @@
 pub mod cli;
 mod configure;
 mod data_dir;
+mod diag;
 mod host_identity;
 mod listeners;
 mod logging;

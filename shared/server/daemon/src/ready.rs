@@ -16,6 +16,9 @@ const FILE: &str = "listen.json";
 /// The addresses on which this process listens.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Listening {
+    /// Metrics and health.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) diag: Option<SocketAddr>,
     /// The auth API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) auth: Option<SocketAddr>,

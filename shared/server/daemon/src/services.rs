@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use server_auth::{AuthError, AuthService, AuthSettings, LocalAuthority, OpenError, StaticToken};
-use server_core::{Authority, RemoteAuthority};
+use server_core::{Authority, KeptState, RemoteAuthority};
 use server_proxy::{
     AuthPath, InProcessAuth, ProxyListeners, ProxyService, ProxySettings, RemoteAuth, StartError,
 };
 use shared_api::{ClientError, LocalAdminError, Secret};
-use shared_config::{AuthConfig, ExecRecording, JoinToken, ProxyConfig, TeleportConfig};
+use shared_config::{AuthConfig, JoinToken, ProxyConfig, TeleportConfig};
 use shared_types::resource::{AuthPreferenceSpec, NetworkingSpec, RecordingSpec};
 use shared_types::{ClusterName, HostId};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::data_dir::{DataDir, DataDirError};
+use crate::diag::{self, Diagnostics};
 use crate::host_identity::{JoinError, Joiner, read_tokens};
 use crate::listeners::{ListenError, host_of, listen, local, with_real_port};
 use crate::ready::Listening;
@@ -26,6 +27,9 @@ use crate::signals::Shutdown;
 const TEND: Duration = Duration::from_secs(3600);
 /// How often a proxy renews its certificates.
 const RENEW: Duration = Duration::from_secs(24 * 3600);
+/// How long a renewal at the start is waited for, and how soon one that failed is tried again.
+const RENEW_WAIT: Duration = Duration::from_secs(5);
+const RENEW_AGAIN: Duration = Duration::from_secs(60);
 /// How long to wait before asking an auth service that is away again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -88,6 +92,23 @@ pub(crate) async fn run(
     let node_name = config.nodename.clone().unwrap_or_else(host_name);
     let mut listening = Listening::default();
 
+    let diagnostics = Arc::new(Diagnostics::default());
+    let diag_stop = CancellationToken::new();
+    let _diag_guard = diag_stop.clone().drop_guard();
+    if let Some(addr) = config.diag_addr {
+        let (socket, addr) = listen("teleport.diag_addr", addr).await?;
+        listening.diag = Some(addr);
+        tokio::spawn(diag::serve(socket, Arc::clone(&diagnostics), diag_stop));
+    }
+    // Whoever balances by it sends nothing new while what is here ends.
+    tokio::spawn({
+        let (drain, diagnostics) = (shutdown.drain.clone(), Arc::clone(&diagnostics));
+        async move {
+            drain.cancelled().await;
+            diagnostics.set_ready(false);
+        }
+    });
+
     let auth_socket = match &config.auth {
         Some(auth) => {
             let (socket, addr) = listen("auth_service.listen_addr", auth.listen_addr).await?;
@@ -113,7 +134,8 @@ pub(crate) async fn run(
     let auth = match (&config.auth, auth_socket) {
         (Some(auth), Some((socket, addr))) => {
             let settings = auth_settings(auth, dir, host_id, &node_name)?;
-            Some(RunningAuth::start(settings, dir, socket, addr, &auth_stop).await?)
+            let period = auth.upload_completer_period.as_std();
+            Some(RunningAuth::start(settings, dir, socket, addr, period, &auth_stop).await?)
         }
         _ => None,
     };
@@ -127,7 +149,9 @@ pub(crate) async fn run(
             match drain.run_until_cancelled(host.start(auth.as_ref(), drain)).await {
                 Some(started) => {
                     let service = started?;
+                    diagnostics.watch(service.spool());
                     listening.announce(dir)?;
+                    diagnostics.set_ready(true);
                     service.run(sockets, drain.clone()).await.map_err(RunError::Proxy)
                 }
                 None => Ok(()),
@@ -135,6 +159,7 @@ pub(crate) async fn run(
         }
         _ => {
             listening.announce(dir)?;
+            diagnostics.set_ready(true);
             shutdown.drain.cancelled().await;
             Ok(())
         }
@@ -169,6 +194,7 @@ impl RunningAuth {
         dir: &DataDir,
         socket: TcpListener,
         addr: SocketAddr,
+        period: Duration,
         stop: &CancellationToken,
     ) -> Result<Self, RunError> {
         let service = AuthService::open(settings).await.map_err(RunError::Auth)?;
@@ -201,6 +227,12 @@ impl RunningAuth {
                 }
             }
         });
+        let (completed, stopped) = (Arc::clone(&service), stop.clone());
+        tokio::spawn(async move {
+            while stopped.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
+                completed.complete_uploads(period).await;
+            }
+        });
         Ok(Self { service, server, api, addr })
     }
 
@@ -227,6 +259,9 @@ fn auth_settings(
         settings.cluster_name =
             Some(ClusterName::new(name.as_str()).map_err(RunError::ClusterName)?);
     }
+    settings.recordings_at = auth.audit_sessions_uri.clone();
+    settings.tracker_ttl = auth.session_tracker_ttl.as_std();
+    settings.upload_grace = auth.upload_grace_period.as_std();
     settings.names = auth.public_addr.iter().map(|addr| host_of(addr).to_owned()).collect();
     for token in &auth.tokens {
         let secrets = match &token.token {
@@ -304,24 +339,13 @@ impl ProxyHost<'_> {
                     (authority, Arc::new(path), protected)
                 }
             };
-        let mut settings =
-            ProxySettings::new(self.dir.path().to_owned(), self.host_id, self.node_name);
-        settings.public.web = self.proxy.public_addr.clone();
-        settings.public.ssh = self.proxy.ssh_public_addr.clone();
-        settings.https_keypairs = self
-            .proxy
-            .https_keypairs
-            .iter()
-            .map(|pair| (pair.cert_file.clone(), pair.key_file.clone()))
-            .collect();
-        settings.ssh_ciphers = self.proxy.ssh_ciphers.clone().unwrap_or_default();
-        settings.cluster_addrs = protected;
-        settings.exec_bucket = match self.proxy.exec_recording {
-            ExecRecording::Full => None,
-            ExecRecording::Bucket { burst_bytes, bytes_per_second } => {
-                Some((burst_bytes, bytes_per_second))
-            }
-        };
+        let settings = ProxySettings::from_config(
+            self.proxy,
+            self.dir.path().to_owned(),
+            self.host_id,
+            self.node_name,
+            protected,
+        );
         ProxyService::new(settings, authority, path).await.map_err(RunError::Proxy)
     }
 
@@ -333,9 +357,11 @@ impl ProxyHost<'_> {
         let joiner = Arc::new(self.joiner());
         let client = joiner.client().await?;
         let mut away = false;
+        // The state is still asked for while sessions end; dropping the authority ends it.
+        let never = CancellationToken::new();
         let authority = loop {
-            // The state is still asked for while sessions end; dropping the authority ends it.
-            match RemoteAuthority::connect(client.clone(), &CancellationToken::new()).await {
+            let (client, kept) = (client.clone(), KeptState::new(self.dir.path()));
+            match RemoteAuthority::connect(client, self.host_id, kept, &never).await {
                 Ok(authority) => break authority,
                 Err(error) if error.is_transient() => {
                     if !std::mem::replace(&mut away, true) {
@@ -347,16 +373,24 @@ impl ProxyHost<'_> {
             }
         };
         // New certificates at every start, so that names and addresses are those of the configuration now.
-        if let Err(error) = joiner.renew(&client).await {
-            tracing::warn!(error = %error, "could not renew certificates, those in hand stay");
+        let first = tokio::time::timeout(RENEW_WAIT, joiner.renew(&client)).await;
+        let mut renewed = matches!(first, Ok(Ok(())));
+        if !renewed {
+            tracing::warn!("could not renew certificates, those in hand stay");
         }
         let renewer = Arc::clone(&joiner);
         let stop = drain.clone();
         tokio::spawn(async move {
-            while stop.run_until_cancelled(tokio::time::sleep(RENEW)).await.is_some() {
-                if let Err(error) = renewer.renew(&client).await {
-                    tracing::warn!(error = %error, "could not renew certificates, trying again tomorrow");
+            loop {
+                let wait = tokio::time::sleep(if renewed { RENEW } else { RENEW_AGAIN });
+                if stop.run_until_cancelled(wait).await.is_none() {
+                    return;
                 }
+                let again = renewer.renew(&client).await;
+                if let (Err(error), true) = (&again, renewed) {
+                    tracing::warn!(%error, "could not renew certificates, those in hand stay");
+                }
+                renewed = again.is_ok();
             }
         });
         Ok((authority, joiner.auth_addr()?.to_owned()))

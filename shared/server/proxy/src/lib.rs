@@ -22,7 +22,10 @@ mod web_cert;
 pub use auth_path::{AuthPath, AuthStream, InProcessAuth, RemoteAuth};
 pub use service::{ProxyListeners, ProxyService, StartError};
 pub use settings::{ProxySettings, PublicAddrs, Timeouts};
+pub use ssh::HostKeyFileError;
 
+#[cfg(test)]
+mod sync_tests;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]

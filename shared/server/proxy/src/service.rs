@@ -21,7 +21,7 @@ use crate::auth_path::AuthPath;
 use crate::ping::ListenAddrs;
 use crate::settings::ProxySettings;
 use crate::shards::Shards;
-use crate::ssh::{Ends, SshProxy};
+use crate::ssh::{Ends, HostKeyFileError, SshProxy};
 use crate::web::Peer;
 
 /// How long a client may take to say what it speaks.
@@ -57,9 +57,9 @@ pub enum StartError {
     /// A spool cannot be opened.
     #[error("open spool")]
     Spool(#[from] SpoolError),
-    /// A key cannot be made.
-    #[error("make host key")]
-    HostKey(#[source] shared_pki::PkiError),
+    /// The host key cannot be had.
+    #[error("host key of the proxy")]
+    HostKey(#[from] HostKeyFileError),
     /// No thread can be had.
     #[error("start threads")]
     Threads(#[source] std::io::Error),
@@ -117,19 +117,29 @@ impl ProxyService {
         let recordings = RecordingSpool::open(
             &settings.data_dir,
             Arc::clone(&authority),
-            RecordingSpoolSettings::default(),
+            RecordingSpoolSettings {
+                max_bytes: settings.spool_bytes,
+                room_wait: settings.recording_wait,
+                ..RecordingSpoolSettings::default()
+            },
             &never,
         )
         .await?;
-        let ssh = SshProxy::new(
-            Arc::clone(&settings),
-            Arc::clone(&authority),
-            Arc::clone(&events),
-            Arc::clone(&recordings),
-        )?;
+        let (settings_of, authority_of) = (Arc::clone(&settings), Arc::clone(&authority));
+        let (events_of, recordings_of) = (Arc::clone(&events), Arc::clone(&recordings));
+        let ssh = tokio::task::spawn_blocking(move || {
+            SshProxy::new(settings_of, authority_of, events_of, recordings_of)
+        })
+        .await
+        .map_err(|err| StartError::Listener(std::io::Error::other(err)))??;
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let shards = Arc::new(Shards::start(threads).map_err(StartError::Threads)?);
         Ok(Self { settings, ssh: Arc::new(ssh), auth, authority, events, recordings, tls, shards })
+    }
+
+    /// Where recordings wait, for whoever watches how many do.
+    pub fn spool(&self) -> Arc<RecordingSpool> {
+        Arc::clone(&self.recordings)
     }
 
     /// Serves until `shutdown`, then lets sessions end within the drain's limit.
@@ -168,6 +178,7 @@ impl ProxyService {
                 async move { port.connection(stream, peer, ending).await }
             },
         );
+        let renewing = tokio::spawn(Arc::clone(&self.ssh).keep_sessions_alive());
         let (proxy, shards) = (Arc::clone(&self.ssh), Arc::clone(&self.shards));
         let ssh = shared_transport::serve(
             listeners.ssh,
@@ -189,6 +200,7 @@ impl ProxyService {
             tracing::warn!(connections = web.left + ssh.left, "connections did not end in time");
         }
         let drained = tokio::join!(self.events.drain(FLUSH), self.recordings.drain(FLUSH));
+        renewing.abort();
         if drained != (true, true) {
             tracing::warn!(
                 events = self.events.pending(),

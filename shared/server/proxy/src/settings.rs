@@ -27,6 +27,11 @@ pub struct ProxySettings {
     /// The output of non-interactive commands goes through a bucket of so many bytes, refilled with so many in a
     /// second. `None` records all of it.
     pub exec_bucket: Option<(u64, u64)>,
+    /// How long a session whose recording is not taken is stopped before it ends: by the auth service in mode
+    /// `proxy-sync`, by a full spool in mode `proxy`.
+    pub recording_wait: Duration,
+    /// Bytes that recordings may take in the spool.
+    pub spool_bytes: u64,
     /// Time limits.
     pub timeouts: Timeouts,
     /// Connections at a time, on each port.
@@ -83,6 +88,8 @@ impl ProxySettings {
             ssh_ciphers: Vec::new(),
             cluster_addrs: Vec::new(),
             exec_bucket: Some((16 * 1024 * 1024, 64 * 1024)),
+            recording_wait: Duration::from_secs(30),
+            spool_bytes: 10 * 1024 * 1024 * 1024,
             timeouts: Timeouts::default(),
             max_connections: 15_000,
             max_connections_per_peer: 15_000,
@@ -114,6 +121,8 @@ impl ProxySettings {
                     Some((burst_bytes, bytes_per_second))
                 }
             },
+            recording_wait: config.recording_wait.as_std(),
+            spool_bytes: config.recording_spool_bytes,
             cluster_addrs,
             ..Self::new(data_dir, host_id, nodename)
         }

@@ -3,10 +3,13 @@
 mod access;
 mod command;
 mod events;
+mod host_certs;
 mod host_keys;
+mod limits;
 mod network;
 mod outer;
-mod recorder;
+mod running;
+mod signer;
 mod tap;
 mod visit;
 mod watch;
@@ -15,7 +18,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use server_core::{Authority, EventSink as _, EventSpool, RecordingSpool};
+use server_core::{AccessRefused, Authority, EventSink as _, EventSpool, RecordingSpool, Via};
+use shared_pki::Identity;
 use shared_ssh::server::{ClientIdent, ServerLimits, ciphers_for, serve_outer, server_config};
 use shared_transport::Rewind;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limit::RateLimit;
 use crate::service::StartError;
 use crate::settings::ProxySettings;
+pub use host_certs::HostKeyFileError;
 use host_keys::HostKeys;
 use outer::Door;
 
@@ -36,6 +41,12 @@ const STARTUPS: usize = 1024;
 const STARTUP_WAIT: Duration = Duration::from_secs(10);
 /// Failed authentications on one connection: agents offer plain keys first, and each costs one.
 const AUTH_ATTEMPTS: usize = 20;
+
+/// When the auth service is first told which sessions run, and again where it is away.
+const FIRST_RENEWAL: Duration = Duration::from_secs(1);
+/// Bounds of the time it asks for in between.
+const SOONEST_RENEWAL: Duration = Duration::from_millis(50);
+const LATEST_RENEWAL: Duration = Duration::from_secs(60);
 
 /// Both ends of a client's connection.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +64,12 @@ pub(crate) struct SshProxy {
     events: Arc<EventSpool>,
     recordings: Arc<RecordingSpool>,
     keys: HostKeys,
+    /// Sessions that run.
+    sessions: Arc<running::RunningSessions>,
+    /// What recordings are signed with.
+    signer: signer::RecordingSigner,
+    /// Connections by user.
+    users: Arc<limits::PerUser>,
     /// Where this cluster itself listens.
     own: Mutex<Vec<SocketAddr>>,
     /// Places for connections that nobody has logged in on yet.
@@ -62,17 +79,59 @@ pub(crate) struct SshProxy {
 }
 
 impl SshProxy {
+    /// Reads keys from the disk, and blocks on that.
     pub(crate) fn new(
         settings: Arc<ProxySettings>,
         authority: Arc<dyn Authority>,
         events: Arc<EventSpool>,
         recordings: Arc<RecordingSpool>,
     ) -> Result<Self, StartError> {
-        let keys = HostKeys::new(Arc::clone(&authority)).map_err(StartError::HostKey)?;
+        let keys = HostKeys::open(Arc::clone(&authority), &settings.data_dir)?;
         let own = Mutex::new(settings.cluster_addrs.clone());
         let failures = RateLimit::new(60, Duration::from_secs(60), 120);
         let startups = Arc::new(Semaphore::new(STARTUPS));
-        Ok(Self { settings, authority, events, recordings, keys, own, startups, failures })
+        let users = Arc::default();
+        let signer = signer::RecordingSigner::start(Arc::clone(&authority));
+        Ok(Self {
+            settings,
+            authority,
+            events,
+            recordings,
+            sessions: Arc::default(),
+            keys,
+            signer,
+            users,
+            own,
+            startups,
+            failures,
+        })
+    }
+
+    /// Tells the auth service again and again which sessions run here, and whose recordings wait here.
+    pub(crate) async fn keep_sessions_alive(self: Arc<Self>) {
+        let mut within = FIRST_RENEWAL;
+        loop {
+            tokio::time::sleep(within).await;
+            let mut sessions = self.sessions.all();
+            // The tracker of a session that has ended lives as long as its recording waits here.
+            sessions.extend(self.recordings.waiting_sessions().await.unwrap_or_default());
+            let mut rest = sessions.as_slice();
+            loop {
+                let (now, later) = rest.split_at(rest.len().min(shared_api::limits::MAX_RENEWED));
+                match self.authority.renew_sessions(now.to_vec()).await {
+                    Ok(wanted) => within = wanted.clamp(SOONEST_RENEWAL, LATEST_RENEWAL),
+                    Err(err) => {
+                        tracing::debug!(error = %err, "sessions are not renewed");
+                        within = FIRST_RENEWAL;
+                        break;
+                    }
+                }
+                if later.is_empty() {
+                    break;
+                }
+                rest = later;
+            }
+        }
     }
 
     /// Adds addresses of our own, which need the literal address in a role.
@@ -84,6 +143,11 @@ impl SshProxy {
     pub(crate) fn is_own(&self, addr: SocketAddr) -> bool {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
         own.iter().any(|listener| network::is_listener(*listener, addr))
+    }
+
+    /// This proxy, as what it decides by stands now.
+    fn via(&self) -> Via {
+        Via { server: self.settings.host_id, confirmed: self.authority.confirmed() }
     }
 
     fn limits(&self) -> ServerLimits {
@@ -162,6 +226,26 @@ impl SshProxy {
         }
         let event =
             events::not_admitted(user, why, events::connection(ends), self.settings.host_id);
+        if let Err(err) = self.events.emit(vec![event]).await {
+            tracing::error!(error = %err, "audit event is lost");
+        }
+    }
+
+    /// The event of a user who may do nothing at all, at most so many per address.
+    pub(crate) async fn shut_out(
+        &self,
+        ends: Ends,
+        identity: &Identity,
+        login: &str,
+        refusal: &AccessRefused,
+    ) {
+        let peer = ends.peer;
+        tracing::info!(%peer, user = %identity.user, login, why = %refusal, "access refused");
+        if !self.failures.admit(peer.ip(), Instant::now()) {
+            return;
+        }
+        let event =
+            events::shut_out(identity, login, &refusal.to_string(), ends, self.settings.host_id);
         if let Err(err) = self.events.emit(vec![event]).await {
             tracing::error!(error = %err, "audit event is lost");
         }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use server_core::{Authority, AuthorityError, EmitError};
 use shared_api::client::{Client, ClientConfig, Route};
-use shared_api::{ClusterState, CompleteUpload};
+use shared_api::{Account, ClusterState, CompleteUpload};
 use shared_events::AuditEvent;
 use shared_pki::{CaKind, CertAuthority, HostCertSpec, KeyPair, UserCertSpec};
 use shared_types::{HostId, RecordingMode, Role, SessionId, SystemRole};
@@ -26,14 +26,19 @@ use crate::{ProxyListeners, ProxyService, ProxySettings, RemoteAuth};
 pub(crate) struct Cluster {
     host: CertAuthority,
     user: CertAuthority,
+    pub(crate) recording: CertAuthority,
+    /// The id of the proxy's host.
+    pub(crate) recorder: HostId,
     state: watch::Sender<Arc<ClusterState>>,
     pub(crate) events: Mutex<Vec<AuditEvent>>,
     parts: Mutex<BTreeMap<(Uuid, u64), Bytes>>,
+    /// Sessions that were said to run.
+    pub(crate) renewed: Mutex<std::collections::BTreeSet<SessionId>>,
     pub(crate) recordings: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Cluster {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let name: shared_types::ClusterName = "main".parse().unwrap();
         let generate = |kind| CertAuthority::generate(kind, &name, Utc::now()).unwrap();
         let (host, user) = (generate(CaKind::Host), generate(CaKind::User));
@@ -45,11 +50,14 @@ impl Cluster {
             },
         });
         let role: Role = serde_json::from_value(role).unwrap();
+        let joe = Account { roles: vec!["dev".parse().unwrap()], ..Account::default() };
         let mut state = ClusterState {
             revision: 1,
             cluster: name.clone(),
             authorities: vec![host.trusted(), user.trusted()],
             roles: [("dev".parse().unwrap(), role)].into(),
+            users: [("joe".parse().unwrap(), joe)].into(),
+            locks: Vec::new(),
             recording: Default::default(),
             networking: Default::default(),
             auth_preference: Default::default(),
@@ -58,9 +66,12 @@ impl Cluster {
         Arc::new(Self {
             host,
             user,
+            recording: generate(CaKind::Recording),
+            recorder: HostId::random(),
             state: watch::channel(Arc::new(state)).0,
             events: Mutex::default(),
             parts: Mutex::default(),
+            renewed: Mutex::default(),
             recordings: Mutex::default(),
         })
     }
@@ -172,6 +183,19 @@ impl Authority for Cluster {
         Ok(self.host_cert(principals, key, SystemRole::Proxy))
     }
 
+    async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError> {
+        let spec = shared_pki::RecorderCertSpec {
+            public_key: shared_pki::ssh_key::PublicKey::from_openssh(public_key).unwrap(),
+            host_id: self.recorder,
+            role: SystemRole::Proxy,
+            cluster: "main".parse().unwrap(),
+            now: Utc::now(),
+            ttl: Duration::from_secs(3600),
+        };
+        let signed = self.recording.ssh_ca().unwrap().sign_recorder(spec).unwrap();
+        Ok(signed.to_openssh().unwrap())
+    }
+
     async fn emit(&self, events: Vec<AuditEvent>) -> Result<(), EmitError> {
         self.events.lock().unwrap().extend(events);
         Ok(())
@@ -202,6 +226,11 @@ impl Authority for Cluster {
             .collect();
         self.recordings.lock().unwrap().insert(session.to_string(), whole);
         Ok(())
+    }
+
+    async fn renew_sessions(&self, sessions: Vec<SessionId>) -> Result<Duration, AuthorityError> {
+        self.renewed.lock().unwrap().extend(sessions);
+        Ok(Duration::from_millis(50))
     }
 
     async fn export(&self, kind: Option<&str>) -> Result<String, AuthorityError> {
@@ -302,7 +331,7 @@ impl World {
         let known = cluster.host.trusted().ssh_ca_line();
         std::fs::write(path("known_hosts"), known).unwrap();
 
-        let settings = ProxySettings::new(dir.path().join("data"), HostId::random(), "proxy");
+        let settings = ProxySettings::new(dir.path().join("data"), cluster.recorder, "proxy");
         let listeners = ProxyListeners {
             web: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             ssh: TcpListener::bind("127.0.0.1:0").await.unwrap(),

@@ -137,7 +137,11 @@ impl InnerService for Behind {
         true
     }
 
-    async fn ended(&self, _: &String) -> String {
+    async fn session(&self, _: &String, _: &str) -> Result<Box<dyn Send>, String> {
+        Ok(Box::new(()))
+    }
+
+    async fn ended(&self, _: &String, _: &(dyn Fn() -> u64 + Send + Sync)) -> String {
         std::future::pending().await
     }
 }

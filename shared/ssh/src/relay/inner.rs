@@ -31,7 +31,24 @@ pub trait InnerService: AuthGate {
     /// An authenticated connection to the target for `login`, authorised anew. The error is a text for the client.
     async fn connect(&self, identity: &Self::Identity, login: &str) -> Result<Arc<Target>, String>;
 
-    /// The tap of a new session channel on `target`.
+    /// A place for one more session channel, given back when it is dropped. The error is a text for the client.
+    async fn session(
+        &self,
+        identity: &Self::Identity,
+        login: &str,
+    ) -> Result<Box<dyn Send>, String>;
+
+    /// The tap of a session channel that is told of before its target is dialled, where sessions have to be. The error
+    /// is a text for the client, and nothing is dialled.
+    async fn announce(
+        &self,
+        _identity: &Self::Identity,
+        _login: &str,
+    ) -> Result<Option<Arc<dyn Tap>>, String> {
+        Ok(None)
+    }
+
+    /// The tap of a new session channel on `target`, where none was announced.
     async fn tap(
         &self,
         identity: &Self::Identity,
@@ -50,8 +67,13 @@ pub trait InnerService: AuthGate {
     /// Whether the target may be offered the client's agent.
     fn may_forward_agent(&self, identity: &Self::Identity) -> bool;
 
-    /// Pends until everything this user does must end, and says why: a lock, a role change, an expired certificate.
-    async fn ended(&self, identity: &Self::Identity) -> String;
+    /// Pends until everything this user does must end, and says why: a lock, a role change, an expired certificate, or
+    /// `traffic`, the bytes that were delivered on open channels, that does not change any more.
+    async fn ended(
+        &self,
+        identity: &Self::Identity,
+        traffic: &(dyn Fn() -> u64 + Send + Sync),
+    ) -> String;
 }
 
 /// What ends an inner connection.
@@ -101,7 +123,7 @@ where
             .map(|waited| waited.is_ok())
         {
             Ok(true) => match shared.user() {
-                Some((identity, _)) => shared.service.ended(&identity).await,
+                Some((identity, _)) => shared.service.ended(&identity, &|| shared.traffic()).await,
                 None => std::future::pending().await,
             },
             // The sender is gone: the connection ended by itself.

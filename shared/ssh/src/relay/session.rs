@@ -12,7 +12,8 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::pump::{self, Flow, PumpEnd, Waiting};
+use super::gate::{Gated, overdue};
+use super::pump::{self, Flow, Moved, PumpEnd, Waiting};
 use super::tap::{Ended, Program, PtyInfo, Size, Start, Stream, Tap, Watch};
 use crate::target::Target;
 
@@ -52,6 +53,7 @@ pub(super) struct SessionChannel {
     client: ChannelWriteHalf<ClientMsg>,
     client_handle: Handle,
     cut: Mutex<Option<String>>,
+    moved: Arc<Moved>,
     stop: CancellationToken,
 }
 
@@ -228,6 +230,7 @@ impl SessionRelay {
         target: Channel<TargetMsg>,
         connection: Arc<Target>,
         tap: Arc<dyn Tap>,
+        moved: Arc<Moved>,
         stop: CancellationToken,
     ) -> Self {
         let (client_read, client_write) = client.split();
@@ -242,6 +245,7 @@ impl SessionRelay {
             client: client_write,
             client_handle: handle,
             cut: Mutex::default(),
+            moved,
             stop,
         });
         Self { shared, client_read, target_read }
@@ -250,16 +254,17 @@ impl SessionRelay {
     /// Relays until both sides are done. `siblings` counts the channels on the client's connection.
     pub(super) async fn run(self, siblings: &AtomicUsize) {
         let Self { shared, mut client_read, mut target_read } = self;
-        let (to_target, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
+        let moved = Arc::clone(&shared.moved);
+        let Moved { to_target, to_client } = moved.as_ref();
         let (up_waits, down_waits) = (Waiting::default(), Waiting::default());
         let mut ended = Ended::default();
+        let gate = shared.tap.gate();
 
         let up = async {
-            let flow = Flow { siblings, moved: &to_target, mine: &up_waits, opposite: &down_waits };
+            let flow = Flow { siblings, moved: to_target, mine: &up_waits, opposite: &down_waits };
             let limits = pump::Limits::default();
-            let end =
-                pump::pump(&mut client_read, &shared.target, flow, limits, FromClient(&shared))
-                    .await;
+            let sink = Gated { target: &shared.target, gate: gate.as_ref() };
+            let end = pump::pump(&mut client_read, &sink, flow, limits, FromClient(&shared)).await;
             match end {
                 PumpEnd::Overflow => {
                     shared
@@ -275,10 +280,11 @@ impl SessionRelay {
                 PumpEnd::Broken => std::future::pending::<()>().await,
             }
         };
-        let down = down(&shared, &mut target_read, &to_client, &down_waits, &mut ended);
+        let down = down(&shared, &mut target_read, to_client, &down_waits, &mut ended);
         tokio::select! {
             () = down => {}
             () = up => {}
+            text = overdue(gate.as_ref()) => shared.end_with(&text).await,
             () = shared.stop.cancelled() => {}
         }
         // Whoever waits for an answer gets none.

@@ -1,8 +1,8 @@
 //! The channels of one client: each session with its target, forwarded connections, agents.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use russh::server::{ChannelOpenHandle, Handle, Msg};
@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::inner::InnerService;
-use super::pump::{self, Flow, PumpEnd, Waiting};
+use super::pump::{self, Flow, Moved, PumpEnd, Waiting};
 use super::session::{SessionChannel, SessionRelay};
+use super::tap::{Ended, Tap};
 use super::{connect_failed, prohibited};
 use crate::target::Target;
 
@@ -28,6 +29,8 @@ pub(super) struct Shared<S: InnerService> {
     channels: AtomicUsize,
     forwards: AtomicUsize,
     agents: AtomicUsize,
+    /// What open channels have moved.
+    moved: Mutex<Vec<Weak<Moved>>>,
     forward_target: tokio::sync::Mutex<Option<Arc<Target>>>,
     stop: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -57,6 +60,13 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// The end of a session that was announced and never reached its target.
+async fn ended_early(announced: Option<Arc<dyn Tap>>, why: &str) {
+    if let Some(tap) = announced {
+        tap.end(Ended { cut: Some(why.to_owned()), ..Ended::default() }).await;
+    }
+}
+
 impl<S: InnerService> Shared<S> {
     pub(super) fn new(service: Arc<S>, stop: CancellationToken) -> Self {
         Self {
@@ -66,6 +76,7 @@ impl<S: InnerService> Shared<S> {
             channels: AtomicUsize::new(0),
             forwards: AtomicUsize::new(0),
             agents: AtomicUsize::new(0),
+            moved: Mutex::default(),
             forward_target: tokio::sync::Mutex::default(),
             stop,
             tasks: TaskTracker::new(),
@@ -79,6 +90,24 @@ impl<S: InnerService> Shared<S> {
     /// Who got in, and as whom.
     pub(super) fn user(&self) -> Option<(S::Identity, String)> {
         lock(&self.user).clone()
+    }
+
+    /// Counts what one more channel moves.
+    fn counted(&self) -> Arc<Moved> {
+        let counted = Arc::new(Moved::default());
+        let mut moved = lock(&self.moved);
+        moved.retain(|channel| channel.strong_count() > 0);
+        moved.push(Arc::downgrade(&counted));
+        counted
+    }
+
+    /// Bytes that were delivered on the channels that are open.
+    pub(super) fn traffic(&self) -> u64 {
+        let moved = lock(&self.moved);
+        moved
+            .iter()
+            .filter_map(Weak::upgrade)
+            .fold(0, |all, channel| all.wrapping_add(channel.total()))
     }
 
     pub(super) fn session(&self, id: ChannelId) -> Option<Arc<SessionChannel>> {
@@ -95,6 +124,17 @@ impl<S: InnerService> Shared<S> {
         let Some(_counted) = Counted::new(&self.channels, MAX_CHANNELS) else {
             return reply.reject(russh::ChannelOpenFailure::ResourceShortage).await;
         };
+        let _place = match self.service.session(&identity, &login).await {
+            Ok(place) => place,
+            Err(text) => return reply.reject(prohibited(text)).await,
+        };
+        let announced = tokio::select! {
+            announced = self.service.announce(&identity, &login) => match announced {
+                Ok(announced) => announced,
+                Err(text) => return reply.reject(connect_failed(text)).await,
+            },
+            () = self.stop.cancelled() => return,
+        };
         let connecting = async {
             let target = self.service.connect(&identity, &login).await?;
             let theirs = target.open_session().await.map_err(|err| format!("ssh: {err}"))?;
@@ -103,11 +143,17 @@ impl<S: InnerService> Shared<S> {
         let (target, theirs) = tokio::select! {
             connected = connecting => match connected {
                 Ok(connected) => connected,
-                Err(text) => return reply.reject(connect_failed(text)).await,
+                Err(text) => {
+                    ended_early(announced, &text).await;
+                    return reply.reject(connect_failed(text)).await;
+                }
             },
-            () = self.stop.cancelled() => return,
+            () = self.stop.cancelled() => return ended_early(announced, "connection ended").await,
         };
-        let tap = self.service.tap(&identity, &login, &target).await;
+        let tap = match announced {
+            Some(tap) => tap,
+            None => self.service.tap(&identity, &login, &target).await,
+        };
         let id = channel.id();
         let relay = SessionRelay::new(
             channel,
@@ -115,6 +161,7 @@ impl<S: InnerService> Shared<S> {
             theirs,
             Arc::clone(&target),
             tap,
+            self.counted(),
             self.stop.child_token(),
         );
         let session = Arc::clone(&relay.shared);
@@ -208,20 +255,21 @@ impl<S: InnerService> Shared<S> {
         reply.accept().await;
         let (mut client_read, client_write) = channel.split();
         let (mut target_read, target_write) = theirs.split();
-        let (to_target, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
+        let moved = self.counted();
+        let Moved { to_target, to_client } = moved.as_ref();
         let limits = pump::Limits::default();
         let relay = async {
             let (up_waits, down_waits) = (Waiting::default(), Waiting::default());
             let flow = Flow {
                 siblings: &self.channels,
-                moved: &to_target,
+                moved: to_target,
                 mine: &up_waits,
                 opposite: &down_waits,
             };
             let up = pump::pump(&mut client_read, &target_write, flow, limits, pump::Ignore);
             let flow = Flow {
                 siblings: &self.forwards,
-                moved: &to_client,
+                moved: to_client,
                 mine: &down_waits,
                 opposite: &up_waits,
             };

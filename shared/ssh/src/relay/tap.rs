@@ -1,7 +1,11 @@
 //! What passes, as the relay shows it. The recorder behind a tap decides what is kept.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
+
+use super::gate::Gate;
 
 /// A terminal's size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,11 @@ pub trait Tap: Send + Sync + 'static {
 
     /// The terminal has a new size.
     async fn resize(&self, size: Size) -> Result<(), String>;
+
+    /// What stops the session's input, where something does. Asked once, before the program starts.
+    fn gate(&self) -> Option<Arc<dyn Gate>> {
+        None
+    }
 
     /// The end. Called once for every channel, whether or not a program started.
     async fn end(&self, ended: Ended);

@@ -378,7 +378,11 @@ impl InnerService for Arc<World> {
         false
     }
 
-    async fn ended(&self, _user: &String) -> String {
+    async fn session(&self, _: &String, _: &str) -> Result<Box<dyn Send>, String> {
+        Ok(Box::new(()))
+    }
+
+    async fn ended(&self, _: &String, _: &(dyn Fn() -> u64 + Send + Sync)) -> String {
         self.over.cancelled().await;
         "access was revoked".to_owned()
     }

@@ -16,8 +16,8 @@ use shared_api::{
     AuthoritiesReply, ClusterState, CompleteUpload, CreateTokenReply, CreateTokenRequest,
     EmitRequest, ExportQuery, ForceQuery, HostCertReply, HostCertRequest, InviteInfo,
     InviteInfoRequest, InviteUserRequest, JoinReply, JoinRequest, LoginReply, LoginRequest,
-    MeReply, NodesReply, ProxyHostCertRequest, QueryReply, QueryRequest, RecordingsQuery,
-    RecordingsReply, RenewRequest, ResetUserRequest, ResourceList, ResourceReply,
+    MeReply, NodesReply, ProxyHostCertRequest, QueryReply, QueryRequest, RecorderCertRequest, RecordingsQuery,
+    RecordingsReply, RenewRequest, RenewSessions, RenewedSessions, ResetUserRequest, ResourceList, ResourceReply,
     SessionRecordingReply, SignupReply, SignupRequest, StateQuery, StatusReply, UpdateUserRequest,
     UserCertsRequest, UserTokenReply, limits, paths,
 };
@@ -61,12 +61,14 @@ pub(crate) fn router(service: Arc<AuthService>) -> Router {
         .route(paths::CERTS_HOST, post(sign_host))
         .route(paths::CERTS_USER, post(user_certs))
         .route(paths::CERTS_PROXY_HOST, post(sign_proxy_host))
+        .route(paths::CERTS_RECORDER, post(sign_recorder))
         .route(paths::CERTS_RENEW, post(renew))
         .route(paths::QUERY, post(query))
         .route(paths::RECORDINGS, get(recordings))
-        .route(paths::RECORDING, get(recording))
+        .route(paths::RECORDING, get(recording).delete(remove_recording))
         .route(paths::CLUSTER_STATE, get(cluster_state))
         .route(paths::EVENTS, post(emit))
+        .route(paths::SESSIONS_RENEW, post(renew_sessions))
         .route(paths::UPLOAD_PART, put(upload_part))
         .route(paths::UPLOAD_COMPLETE, post(complete_upload))
         .fallback(unknown_path)
@@ -292,6 +294,15 @@ async fn recording(
     Ok(response)
 }
 
+async fn remove_recording(
+    UserOrAdmin(caller): UserOrAdmin,
+    State(auth): Auth,
+    Path(session): Path<SessionId>,
+) -> Reply<Value> {
+    auth.remove_recording(&caller, &session).await?;
+    Ok(Json(empty()))
+}
+
 // Services of the cluster.
 
 async fn renew(
@@ -308,6 +319,14 @@ async fn sign_proxy_host(
     Body(ask): Body<ProxyHostCertRequest>,
 ) -> Reply<HostCertReply> {
     Ok(Json(auth.sign_proxy_host(&caller, ask).await?))
+}
+
+async fn sign_recorder(
+    Service(caller): Service,
+    State(auth): Auth,
+    Body(ask): Body<RecorderCertRequest>,
+) -> Reply<HostCertReply> {
+    Ok(Json(auth.sign_recorder(&caller, ask).await?))
 }
 
 async fn cluster_state(
@@ -336,6 +355,16 @@ async fn upload_part(
     let bytes = read(request, limits::MAX_PART).await?;
     auth.upload_part(&caller, upload, &session, part, bytes).await?;
     Ok(Json(empty()))
+}
+
+async fn renew_sessions(
+    ProxyOnly(caller): ProxyOnly,
+    State(auth): Auth,
+    Body(ask): Body<RenewSessions>,
+) -> Reply<RenewedSessions> {
+    let within = auth.renew_sessions(&caller, &ask.sessions)?;
+    let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+    Ok(Json(RenewedSessions { within_ms }))
 }
 
 async fn complete_upload(

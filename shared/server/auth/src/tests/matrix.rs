@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use http::{Method, Request, StatusCode};
+use serde_json::json;
 use shared_api::paths;
 use shared_pki::{HostTlsSpec, TlsKey};
 use shared_types::{HostId, SystemRole};
@@ -16,6 +17,7 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHRoaXMgaXMgbm90IGEgcmVhbCBrZXkuLi4uLi4u";
     let host = Box::leak(format!(r#"{{"hosts":[],"public_key":"{key}"}}"#).into_boxed_str());
     let inner = Box::leak(format!(r#"{{"principals":[],"public_key":"{key}"}}"#).into_boxed_str());
+    let recorder = Box::leak(format!(r#"{{"public_key":"{key}"}}"#).into_boxed_str());
     let renew = r#"{"node_name":"x","ssh_public_key":"","tls_public_key":""}"#;
     let part =
         "/v1/uploads/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/1";
@@ -36,6 +38,8 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         "role",
         "user",
         "token",
+        "lock",
+        "proxy",
         "session_recording_config",
         "cluster_auth_preference",
         "cluster_networking_config",
@@ -45,7 +49,7 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         all.push((Method::GET, format!("/v1/resources/{kind}/none"), ""));
         all.push((Method::PUT, format!("/v1/resources/{kind}/none"), "{}"));
         // A configuration would be there, and go.
-        if matches!(kind, "role" | "user" | "token") {
+        if matches!(kind, "role" | "user" | "token" | "lock" | "proxy") {
             all.push((Method::DELETE, format!("/v1/resources/{kind}/none"), ""));
         }
     }
@@ -62,10 +66,13 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         ),
         (Method::POST, paths::CERTS_USER.into(), r#"{"ssh_public_key":"","tls_public_key":""}"#),
         (Method::POST, paths::CERTS_PROXY_HOST.into(), &*inner),
+        (Method::POST, paths::CERTS_RECORDER.into(), &*recorder),
+        (Method::POST, paths::SESSIONS_RENEW.into(), r#"{"sessions":[]}"#),
         (Method::POST, paths::CERTS_RENEW.into(), renew),
         (Method::POST, paths::QUERY.into(), r#"{"sql":""}"#),
         (Method::GET, paths::RECORDINGS.into(), ""),
         (Method::GET, "/v1/recordings/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11".into(), ""),
+        (Method::DELETE, "/v1/recordings/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11".into(), ""),
         (Method::GET, paths::CLUSTER_STATE.into(), ""),
         (Method::POST, paths::EVENTS.into(), r#"{"events":[]}"#),
         (Method::PUT, part.into(), ""),
@@ -102,6 +109,27 @@ async fn who_may_call_what() {
         ("Node", host(SystemRole::Node)),
         ("Auth", host(SystemRole::Auth)),
     ]);
+    // Who has a certificate, and is stopped all the same.
+    bed.user("locked", &["access", "editor", "auditor"], &["locked"]).await;
+    let reply = bed.login("locked", PASSWORD, &Keys::new()).await.unwrap();
+    let der = shared_transport::tls::certs_from_pem(reply.tls_cert.as_bytes()).unwrap();
+    callers.push(("locked", Some(der[0].to_vec())));
+    let evicted = HostId::random();
+    let spec = HostTlsSpec {
+        host_id: evicted,
+        role: SystemRole::Proxy,
+        cluster: service.cluster().clone(),
+        names: Vec::new(),
+    };
+    let key = TlsKey::generate().unwrap();
+    let ca = service.host_authority().tls_ca().unwrap();
+    let cert = ca.sign_server(&spec, &key.public(), service.now(), None).unwrap();
+    callers.push(("evicted", Some(cert.der().to_vec())));
+    for (name, target) in [("l1", json!({"user": "locked"})), ("l2", json!({"server_id": evicted}))]
+    {
+        let lock = json!({"kind": "lock", "metadata": {"name": name}, "spec": {"target": target}});
+        service.create_resource(&bed.admin(), "lock", lock, false).await.unwrap();
+    }
 
     let router = router(Arc::clone(service));
     let mut table = format!("{:<56}", "");
@@ -119,6 +147,7 @@ async fn who_may_call_what() {
             let word = match status {
                 StatusCode::UNAUTHORIZED => "who?",
                 StatusCode::FORBIDDEN => "no",
+                StatusCode::LOCKED => "locked",
                 StatusCode::INTERNAL_SERVER_ERROR => "BROKEN",
                 _ => "yes",
             };

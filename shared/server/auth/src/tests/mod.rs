@@ -2,8 +2,11 @@
 
 mod accounts;
 mod api;
+mod endings;
+mod locks;
 mod matrix;
 mod recorded;
+mod sealed;
 
 use std::net::SocketAddr;
 use std::path::Path;

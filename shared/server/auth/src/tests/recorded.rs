@@ -93,7 +93,9 @@ async fn a_recording_is_seen_by_its_user_and_by_auditors() {
             Ok(stream) => {
                 assert!(sees, "{who}");
                 let got: Vec<Bytes> = stream.try_collect().await.unwrap();
-                assert_eq!(got.concat(), bytes);
+                // What was uploaded, and the seal behind it.
+                let seal = bed.service.seal_part(&sid).await.unwrap().unwrap();
+                assert_eq!(got.concat(), [&bytes[..], &seal].concat());
             }
             Err(error) => {
                 assert!(!sees, "{who}: {error}");
@@ -121,6 +123,73 @@ async fn a_recording_is_seen_by_its_user_and_by_auditors() {
         .filter(|event| event.starts_with("session.recording.access"))
         .count();
     assert_eq!(accesses, 2);
+}
+
+#[tokio::test]
+async fn a_removal_takes_the_right_and_is_on_record_first() {
+    let bed = Bed::new().await;
+    bed.user("joe", &["access"], &["joe"]).await;
+    bed.user("ann", &["auditor"], &[]).await;
+    let rule = |condition: &str| json!({"rules": [{"resources": ["session"], "verbs": ["delete"], "where": condition}]});
+    bed.role("own", rule("contains(session.participants, user.metadata.name)")).await;
+    bed.role("any", json!({"rules": [{"resources": ["session"], "verbs": ["delete"]}]})).await;
+    bed.user("max", &["own"], &["max"]).await;
+    bed.user("tidy", &["any"], &[]).await;
+    let sid = SessionId::random();
+    upload(&bed, sid, &recording(sid, "joe"), true).await;
+    for (who, kind) in
+        [("joe", ErrorKind::Denied), ("ann", ErrorKind::Denied), ("max", ErrorKind::NotFound)]
+    {
+        let refused = bed.service.remove_recording(&bed.caller(who).await, &sid).await.unwrap_err();
+        assert_eq!(refused.kind(), kind, "{who}");
+    }
+    let removals = || async {
+        let events = bed.events().await;
+        events.into_iter().filter(|event| event.starts_with("session.recording.delete")).count()
+    };
+    assert_eq!(removals().await, 0);
+    bed.service.remove_recording(&bed.caller("tidy").await, &sid).await.unwrap();
+    assert_eq!(removals().await, 1);
+    for session in [sid, SessionId::random()] {
+        let caller = bed.caller("tidy").await;
+        let gone = bed.service.remove_recording(&caller, &session).await.unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::NotFound);
+    }
+    assert_eq!(removals().await, 1, "nothing was removed");
+}
+
+#[tokio::test]
+async fn listings_are_narrowed() {
+    let bed = Bed::new().await;
+    bed.user("ann", &["auditor"], &[]).await;
+    let sid = SessionId::random();
+    upload(&bed, sid, &recording(sid, "joe"), true).await;
+    let ann = bed.caller("ann").await;
+    let ask = |user: &str, login: &str, host: &str| {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        RecordingsQuery {
+            user: some(user),
+            login: some(login),
+            host: some(host),
+            ..RecordingsQuery::default()
+        }
+    };
+    for (query, found) in [
+        (ask("joe", "", ""), 1),
+        (ask("max", "", ""), 0),
+        (ask("", "root", ""), 1),
+        (ask("", "joe", ""), 0),
+        (ask("", "", "DB-1"), 1),
+        (ask("", "", "db"), 0),
+        (ask("joe", "root", "db-1"), 1),
+    ] {
+        let shown = format!("{query:?}");
+        assert_eq!(
+            bed.service.recordings(&ann, query).await.unwrap().items.len(),
+            found,
+            "{shown}"
+        );
+    }
 }
 
 #[tokio::test]

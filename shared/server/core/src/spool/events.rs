@@ -19,6 +19,7 @@ use super::forward::{self, Forwarder};
 use super::segment::{Sealed, Segments};
 use super::{SpoolError, blocking, frame};
 use crate::authority::{Authority, EmitError, EventSink, prepare};
+use crate::chain;
 
 /// What an event spool may use.
 #[derive(Debug, Clone)]
@@ -121,6 +122,19 @@ impl EventSpool {
         tokio::time::timeout(limit, empty).await.is_ok()
     }
 
+    /// Gives events to the auth service and nobody else: durable there, within `limit`, or not at all. Fills what every
+    /// event carries, as [`EventSink::emit`] does.
+    pub async fn acknowledged(
+        &self,
+        events: &mut [AuditEvent],
+        limit: Duration,
+    ) -> Result<(), EmitError> {
+        prepare(events, self.authority.state().cluster.as_ref());
+        tokio::time::timeout(limit, self.authority.emit(events.to_vec()))
+            .await
+            .unwrap_or_else(|_| Err(EmitError::Unavailable("no answer in time".to_owned())))
+    }
+
     async fn write(&self, events: &[AuditEvent]) -> Result<(), EmitError> {
         let mut bytes = Vec::new();
         for event in events {
@@ -213,18 +227,6 @@ fn write_loop(mut segments: Segments, mut orders: mpsc::Receiver<Order>, level: 
             let _ = done.send(segments.seal());
         }
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut cause = err.source();
-    while let Some(err) = cause {
-        text.push_str(": ");
-        text.push_str(&err.to_string());
-        cause = err.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@ mod frame;
 mod recording;
 mod recover;
 mod segment;
+mod status;
 mod upload;
 mod writer;
 
 pub use events::{EventSpool, EventSpoolSettings};
 pub use recording::{RecordingSpool, RecordingSpoolSettings};
+pub use status::SpoolStatus;
 pub use writer::RecordingWriter;
 
 use std::io;
@@ -37,6 +39,12 @@ pub enum SpoolError {
     Full {
         /// The budget.
         limit: u64,
+    },
+    /// The auth service does not take a recording that is streamed to it.
+    #[error("the auth service does not take the recording: {why}")]
+    Refused {
+        /// Its answer.
+        why: String,
     },
     /// The service is stopping.
     #[error("spool is closed")]

@@ -75,6 +75,8 @@ pub(super) struct Shared {
     /// Recordings that wait.
     pub(super) waiting: AtomicU64,
     pub(super) looked: Notify,
+    /// Uploads that failed.
+    pub(super) failures: AtomicU64,
     used: AtomicU64,
     room: Notify,
 }
@@ -106,6 +108,7 @@ impl RecordingSpool {
             wake: Notify::new(),
             waiting: AtomicU64::new(0),
             looked: Notify::new(),
+            failures: AtomicU64::new(0),
             used: AtomicU64::new(used),
             room: Notify::new(),
         });
@@ -117,15 +120,21 @@ impl RecordingSpool {
         Ok(Arc::new(Self { shared, stop }))
     }
 
-    /// Begins a recording. Fails when the budget is used up.
-    pub async fn begin(&self, session: SessionId) -> Result<RecordingWriter, SpoolError> {
-        self.shared.reserve(0).await?;
+    /// Begins a recording. Where `demand_room`, fails when the budget is used up.
+    pub async fn begin(
+        &self,
+        session: SessionId,
+        demand_room: bool,
+    ) -> Result<RecordingWriter, SpoolError> {
+        if demand_room {
+            self.shared.reserve(0, true).await?;
+        }
         RecordingWriter::create(Arc::clone(&self.shared), session).await
     }
 
     /// Bytes on disk.
     pub fn used(&self) -> u64 {
-        self.shared.used.load(Ordering::Acquire)
+        self.shared.used()
     }
 
     /// Recordings that wait for their upload or are being sent.
@@ -160,8 +169,13 @@ impl Shared {
         self.root.join("multi")
     }
 
-    /// Takes room out of the budget, waiting for it within the settings' limit.
-    pub(super) async fn reserve(&self, bytes: u64) -> Result<(), SpoolError> {
+    /// Bytes that are taken.
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// Takes room out of the budget; a patient caller waits for it within the settings' limit.
+    pub(super) async fn reserve(&self, bytes: u64, patient: bool) -> Result<(), SpoolError> {
         let max = self.settings.max_bytes;
         let take = || {
             let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
@@ -171,6 +185,9 @@ impl Shared {
         };
         if take() {
             return Ok(());
+        }
+        if !patient {
+            return Err(SpoolError::Full { limit: max });
         }
         tracing::warn!(limit = max, "recording spool is full, sessions wait");
         let room = async {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shared_api::{CompleteUpload, ErrorKind, limits};
+use shared_events::{SessionMetadata, SessionRecordingFailed};
 use shared_types::SessionId;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ use super::checkpoint::{Checkpoint, load, path_of, save};
 use super::recording::Shared;
 use super::recover::recover;
 use super::{SpoolError, at, blocking, container, sync_folder};
-use crate::authority::AuthorityError;
+use crate::authority::{AuthorityError, prepare};
 use crate::backoff::Backoff;
 
 /// How often the folder is looked through without a reason.
@@ -105,6 +106,20 @@ impl Uploader {
         self.shared.looked.notify_waiters();
     }
 
+    /// The audit log hears of a recording that will not come. Without an answer, that it is here is in the log.
+    async fn tell(&self, session: SessionId, why: &str) {
+        let mut event = SessionRecordingFailed {
+            session: SessionMetadata { sid: session.to_string(), ..SessionMetadata::default() },
+            reason: format!("{why}; the recording is set aside on the proxy"),
+            ..SessionRecordingFailed::default()
+        }
+        .into();
+        prepare(std::slice::from_mut(&mut event), self.shared.authority.state().cluster.as_ref());
+        if let Err(err) = self.shared.authority.emit(vec![event]).await {
+            tracing::error!(%session, error = %err, "audit event is lost");
+        }
+    }
+
     async fn ended(&mut self, session: SessionId, outcome: Result<Outcome, SpoolError>) {
         self.sending.remove(&session);
         let why = match outcome {
@@ -114,6 +129,7 @@ impl Uploader {
                 return;
             }
             Ok(Outcome::Bad(why)) => {
+                self.tell(session, &why).await;
                 let (shared, id, text) = (Arc::clone(&self.shared), session, why.clone());
                 match blocking(move || set_aside(&shared, &id, &text)).await {
                     Ok(()) => {
@@ -126,6 +142,7 @@ impl Uploader {
             Ok(Outcome::Retry(why)) => why,
             Err(err) => err.to_string(),
         };
+        self.shared.failures.fetch_add(1, Ordering::Relaxed);
         let settings = &self.shared.settings;
         let entry = self.failed.entry(session).or_insert_with(|| {
             (Backoff::new(settings.retry_first, settings.retry_max), Instant::now())

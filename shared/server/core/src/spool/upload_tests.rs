@@ -89,10 +89,10 @@ async fn written_closed_and_uploaded_byte_for_byte() {
         (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()), SessionId::random());
     let spool = open(dir.path(), &auth, RecordingSpoolSettings { piece: 300, ..settings() }).await;
     let slices = slices(session, 12, b"some output\r\n");
-    let mut writer = spool.begin(session).await.unwrap();
+    let mut writer = spool.begin(session, true).await.unwrap();
     let mut so_far = 0;
     for slice in &slices {
-        writer.write(slice).await.unwrap();
+        writer.write(slice, true).await.unwrap();
         so_far += slice.bytes.len() as u64;
         assert_eq!(spool.used(), so_far);
         let found = everything_below(&root(dir.path()));
@@ -116,9 +116,9 @@ async fn auth_away_and_away_again_in_the_middle() {
     auth.set_away(true);
     let spool = open(dir.path(), &auth, RecordingSpoolSettings { piece: 200, ..settings() }).await;
     let slices = slices(session, 12, b"some output\r\n");
-    let mut writer = spool.begin(session).await.unwrap();
+    let mut writer = spool.begin(session, true).await.unwrap();
     for slice in &slices {
-        writer.write(slice).await.unwrap();
+        writer.write(slice, true).await.unwrap();
     }
     writer.close().await.unwrap();
     assert!(!spool.drain(Duration::from_millis(50)).await);
@@ -183,9 +183,9 @@ async fn a_session_that_ends_without_closing_is_uploaded_as_cut_off() {
         (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()), SessionId::random());
     let spool = open(dir.path(), &auth, settings()).await;
     let slices = slices(session, 3, b"x");
-    let mut writer = spool.begin(session).await.unwrap();
+    let mut writer = spool.begin(session, true).await.unwrap();
     for slice in &slices[..2] {
-        writer.write(slice).await.unwrap();
+        writer.write(slice, true).await.unwrap();
     }
     // While it is open nobody touches it.
     assert!(spool.drain(LONG).await);
@@ -222,8 +222,8 @@ async fn what_auth_never_takes_is_set_aside_with_the_reason() {
         (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()), SessionId::random());
     auth.refuse_complete.store(true, Ordering::SeqCst);
     let spool = open(dir.path(), &auth, settings()).await;
-    let mut writer = spool.begin(session).await.unwrap();
-    writer.write(&slices(session, 1, b"x")[0]).await.unwrap();
+    let mut writer = spool.begin(session, true).await.unwrap();
+    writer.write(&slices(session, 1, b"x")[0], true).await.unwrap();
     writer.close().await.unwrap();
     assert!(spool.drain(LONG).await);
     let aside = dir.path().join("log/upload/corrupted/default");
@@ -243,18 +243,18 @@ async fn within_the_budget_writers_wait_and_then_hear_of_it() {
     let limit = whole[0].bytes.len() as u64 + 10;
     let spool =
         open(dir.path(), &auth, RecordingSpoolSettings { max_bytes: limit, ..settings() }).await;
-    let mut writer = spool.begin(first).await.unwrap();
-    writer.write(&whole[0]).await.unwrap();
+    let mut writer = spool.begin(first, true).await.unwrap();
+    writer.write(&whole[0], true).await.unwrap();
     writer.close().await.unwrap();
     let other = slices(second, 1, b"x");
-    let mut writer = spool.begin(second).await.unwrap();
-    let err = writer.write(&other[0]).await.unwrap_err();
+    let mut writer = spool.begin(second, true).await.unwrap();
+    let err = writer.write(&other[0], true).await.unwrap_err();
     assert!(matches!(err, SpoolError::Full { .. }), "{err}");
     // An upload makes room, and the same slice may come again.
     auth.set_away(false);
     arrived(&spool, &auth, &first).await;
     assert!(spool.drain(LONG).await);
-    writer.write(&other[0]).await.unwrap();
+    writer.write(&other[0], true).await.unwrap();
     writer.close().await.unwrap();
     assert_eq!(arrived(&spool, &auth, &second).await.0, bytes(&other));
 }
@@ -268,8 +268,8 @@ async fn a_second_recording_of_a_session_never_replaces_the_first() {
     let first = slices(session, 1, b"first");
     let second = slices(session, 1, b"second");
     for (at, text) in [&first, &second].into_iter().enumerate() {
-        let mut writer = spool.begin(session).await.unwrap();
-        writer.write(&text[0]).await.unwrap();
+        let mut writer = spool.begin(session, true).await.unwrap();
+        writer.write(&text[0], true).await.unwrap();
         assert_eq!(writer.close().await.is_ok(), at == 0);
     }
     auth.set_away(false);
@@ -325,15 +325,16 @@ async fn a_write_nobody_waits_for_leaves_the_budget_right() {
         (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()), SessionId::random());
     let spool = open(dir.path(), &auth, settings()).await;
     let slices = slices(session, 2, b"x");
-    let mut writer = spool.begin(session).await.unwrap();
+    let mut writer = spool.begin(session, true).await.unwrap();
     // The disk is busy: the write has its room and waits for its turn.
     let turns = spool.shared.disk.clone().acquire_many_owned(8).await.unwrap();
-    let given_up = tokio::time::timeout(Duration::from_millis(20), writer.write(&slices[0])).await;
+    let given_up =
+        tokio::time::timeout(Duration::from_millis(20), writer.write(&slices[0], true)).await;
     assert!(given_up.is_err());
     assert_eq!(spool.used(), 0);
     drop(turns);
     for slice in &slices {
-        writer.write(slice).await.unwrap();
+        writer.write(slice, true).await.unwrap();
     }
     writer.close().await.unwrap();
     assert_eq!(arrived(&spool, &auth, &session).await.0, bytes(&slices));
@@ -348,11 +349,50 @@ async fn what_a_failed_write_left_is_cut_off_before_the_recording_is_closed() {
         (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()), SessionId::random());
     let spool = open(dir.path(), &auth, settings()).await;
     let slices = slices(session, 1, b"x");
-    let mut writer = spool.begin(session).await.unwrap();
-    writer.write(&slices[0]).await.unwrap();
+    let mut writer = spool.begin(session, true).await.unwrap();
+    writer.write(&slices[0], true).await.unwrap();
     let part = everything_below(&root(dir.path())).remove(0);
     let mut file = std::fs::OpenOptions::new().append(true).open(part).unwrap();
     std::io::Write::write_all(&mut file, b"half a slice").unwrap();
     writer.close().await.unwrap();
     assert_eq!(arrived(&spool, &auth, &session).await.0, bytes(&slices));
+}
+
+/// One recording that is never taken does not keep the others from arriving, and all of it can be seen.
+#[tokio::test]
+async fn one_bad_file_blocks_nobody_and_is_counted() {
+    let (dir, auth) = (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()));
+    auth.refuse_complete.store(true, Ordering::SeqCst);
+    let spool = open(dir.path(), &auth, RecordingSpoolSettings { uploads: 1, ..settings() }).await;
+    let write = async |session: SessionId| {
+        let mut writer = spool.begin(session, true).await.unwrap();
+        writer.write(&slices(session, 1, b"x")[0], true).await.unwrap();
+        writer
+    };
+    write(SessionId::random()).await.close().await.unwrap();
+    assert!(spool.drain(LONG).await);
+    auth.refuse_complete.store(false, Ordering::SeqCst);
+    auth.set_away(true);
+    let waits: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
+    for session in &waits {
+        write(*session).await.close().await.unwrap();
+    }
+    let _runs = write(SessionId::random()).await;
+    let deadline = Instant::now() + LONG;
+    while spool.status().await.unwrap().failures == 0 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let status = spool.status().await.unwrap();
+    assert_eq!((status.waiting, status.set_aside), (3, 1), "{status:?}");
+    assert!(status.bytes > 0 && status.bytes == spool.used() && status.oldest.is_some());
+    let mut listed = spool.waiting_sessions().await.unwrap();
+    listed.sort_unstable();
+    let mut wanted = waits.clone();
+    wanted.sort_unstable();
+    assert_eq!(listed, wanted);
+    auth.set_away(false);
+    for session in &waits {
+        arrived(&spool, &auth, session).await;
+    }
 }

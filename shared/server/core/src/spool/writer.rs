@@ -102,11 +102,11 @@ impl RecordingWriter {
         self.session
     }
 
-    /// Writes a slice and waits until it is on disk. Waits for room within the budget as long as the settings say.
-    /// When this fails, the slice is not in the file and may be written again.
-    pub async fn write(&mut self, slice: &Slice) -> Result<(), SpoolError> {
+    /// Writes a slice and waits until it is on disk. A patient caller waits for room within the budget as long as the
+    /// settings say. When this fails, the slice is not in the file and may be written again.
+    pub async fn write(&mut self, slice: &Slice, patient: bool) -> Result<(), SpoolError> {
         let bytes = slice.bytes.clone();
-        self.shared.reserve(bytes.len() as u64).await?;
+        self.shared.reserve(bytes.len() as u64, patient).await?;
         // Given back unless the slice is written, also when nobody waits for that any more.
         let room = Room { shared: Arc::clone(&self.shared), bytes: bytes.len() as u64 };
         // Few threads at a time wait for the disk, however many sessions there are.

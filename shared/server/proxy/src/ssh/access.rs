@@ -1,8 +1,9 @@
 //! From a user, a login and a host to a connection: look up, decide, make the decision durable, dial.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use server_core::access::{AccessRefused, SshRequest, authorize_ssh, check_ssh, roles};
+use server_core::access::{AccessRefused, SshRequest, authorize_ssh, check_ssh, check_user, roles};
 use shared_api::ClusterState;
 use shared_authz::MergedOptions;
 use shared_pki::Identity;
@@ -40,6 +41,13 @@ pub(super) fn ends_with_certificate(state: &ClusterState, identity: &Identity) -
         .unwrap_or(state.auth_preference.spec.disconnect_expired_cert)
 }
 
+/// After how long without traffic a connection ends: the shortest of the roles' and the cluster's.
+pub(super) fn idle_timeout(state: &ClusterState, identity: &Identity) -> Option<Duration> {
+    let cluster = state.networking.spec.client_idle_timeout;
+    let cluster = (!cluster.is_zero()).then(|| cluster.as_std());
+    [options(state, identity).client_idle_timeout, cluster].into_iter().flatten().min()
+}
+
 fn request<'a>(visit: &'a Visit, login: &'a Login, addr: SocketAddr) -> SshRequest<'a> {
     SshRequest {
         identity: &visit.identity,
@@ -48,18 +56,27 @@ fn request<'a>(visit: &'a Visit, login: &'a Login, addr: SocketAddr) -> SshReque
         addr,
         labels: &NO_LABELS,
         protected: visit.proxy.is_own(addr),
+        via: visit.proxy.via(),
     }
 }
 
-/// Whether a connection that was granted would be granted again.
-pub(super) fn still_allowed(visit: &Visit, state: &ClusterState, login: &str) -> bool {
-    let (Ok(login), Some(addr)) = (login.parse::<Login>(), visit.dialled()) else { return true };
-    check_ssh(state, &request(visit, &login, addr)).is_ok()
+/// Why a connection that was granted would not be granted again, as the user may read it.
+pub(super) fn revoked(visit: &Visit, state: &ClusterState, login: &str) -> Option<String> {
+    let checked = match (login.parse::<Login>(), visit.dialled()) {
+        (Ok(login), Some(addr)) => check_ssh(state, &request(visit, &login, addr)).map(drop),
+        _ => check_user(state, &visit.identity, Some(login), visit.proxy.via()),
+    };
+    let refusal = checked.err()?;
+    Some(match refusal.is_of_the_user() {
+        true => refusal.peer_text().into_owned(),
+        false => "access was revoked".to_owned(),
+    })
 }
 
 fn denied(visit: &Visit, login: &Login, refusal: &AccessRefused) -> Refusal {
     let text = match refusal {
-        AccessRefused::NotDurable(_) => refusal.peer_text().to_owned(),
+        AccessRefused::NotDurable(_) => refusal.peer_text().into_owned(),
+        refusal if refusal.is_of_the_user() => refusal.peer_text().into_owned(),
         _ => format!(
             "user {}@{} is not authorized to login as {login}@{}: {}",
             visit.identity.user,

@@ -9,7 +9,7 @@ use shared_events::{
 };
 use shared_pki::Identity;
 use shared_ssh::relay::{Ended, Size};
-use shared_types::{HostId, SessionId};
+use shared_types::{HostId, SessionId, Strictness};
 
 use super::Ends;
 
@@ -98,6 +98,7 @@ impl Party {
         size: Option<Size>,
         command: Option<&str>,
         mode: &str,
+        strictness: Strictness,
     ) -> AuditEvent {
         SessionStart {
             user: self.user.clone(),
@@ -107,6 +108,10 @@ impl Party {
             size: size.map(size_text).unwrap_or_default(),
             initial_command: command.map(cut).into_iter().collect(),
             session_recording: mode.to_owned(),
+            record_session: match strictness {
+                Strictness::Strict => "strict".to_owned(),
+                Strictness::BestEffort => "best_effort".to_owned(),
+            },
             ..SessionStart::default()
         }
         .into()
@@ -304,6 +309,19 @@ impl Party {
         .into()
     }
 
+    /// A limit of the user's roles was reached.
+    pub(crate) fn limited(&self, reason: &str, most: u64) -> AuditEvent {
+        SessionReject {
+            user: self.user.clone(),
+            server: self.server.clone(),
+            connection: self.connection.clone(),
+            reason: reason.to_owned(),
+            maximum: i64::try_from(most).unwrap_or(i64::MAX),
+            ..SessionReject::default()
+        }
+        .into()
+    }
+
     /// The proxy is about to connect to a target.
     pub(crate) fn connecting(&self) -> AuditEvent {
         SessionConnect {
@@ -350,6 +368,28 @@ pub(crate) fn not_admitted(
         },
         user: UserMetadata { login: cut(login), ..UserMetadata::default() },
         connection,
+        status: Status { error: cut(why), ..Status::default() },
+        ..AuthAttempt::default()
+    }
+    .into()
+}
+
+/// Somebody who proved who they are at the listener of `proxy`, and may do nothing.
+pub(crate) fn shut_out(
+    identity: &Identity,
+    login: &str,
+    why: &str,
+    ends: Ends,
+    proxy: HostId,
+) -> AuditEvent {
+    AuthAttempt {
+        server: ServerMetadata {
+            namespace: "default".into(),
+            server_id: proxy.to_string(),
+            ..ServerMetadata::default()
+        },
+        user: user(identity, login),
+        connection: connection(ends),
         status: Status { error: cut(why), ..Status::default() },
         ..AuthAttempt::default()
     }

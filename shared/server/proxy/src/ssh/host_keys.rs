@@ -1,6 +1,8 @@
-//! The proxy's host certificates: its own, and those it shows in the name of targets. Keys stay in memory.
+//! The proxy's host certificates: its own, and those it shows in the name of targets. Asked for where neither memory
+//! nor disk has one.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use server_core::Authority;
 use shared_pki::KeyPair;
 use shared_pki::ssh_key::{Certificate, PrivateKey};
 use shared_ssh::server::HostIdentityKey;
+
+use super::host_certs::{HostCerts, HostKeyFileError};
 
 /// Certificates kept for targets.
 const MAX_HOSTS: usize = 4096;
@@ -35,14 +39,19 @@ pub(crate) struct HostKeys {
     authority: Arc<dyn Authority>,
     key: KeyPair,
     private: Arc<PrivateKey>,
+    kept: HostCerts,
     certificates: Mutex<HashMap<Vec<String>, Slot>>,
 }
 
 impl HostKeys {
-    pub(crate) fn new(authority: Arc<dyn Authority>) -> Result<Self, shared_pki::PkiError> {
-        let key = KeyPair::generate()?;
+    /// Takes the key in `data_dir`, or makes it. Blocks on the disk.
+    pub(crate) fn open(
+        authority: Arc<dyn Authority>,
+        data_dir: &Path,
+    ) -> Result<Self, HostKeyFileError> {
+        let (kept, key) = HostCerts::open(data_dir)?;
         let private = Arc::new(key.private().clone());
-        Ok(Self { authority, key, private, certificates: Mutex::default() })
+        Ok(Self { authority, key, private, kept, certificates: Mutex::default() })
     }
 
     fn slot(&self, names: &[String]) -> Slot {
@@ -62,9 +71,19 @@ impl HostKeys {
         {
             return Ok(identity.clone());
         }
+        let identity_of =
+            |certificate| HostIdentityKey { key: Arc::clone(&self.private), certificate };
+        if held.is_none() {
+            *held = self.load(names).await.map(identity_of);
+            if let Some(identity) =
+                held.as_ref().filter(|identity| left(&identity.certificate) > RENEW)
+            {
+                return Ok(identity.clone());
+            }
+        }
         match self.sign(names).await {
             Ok(certificate) => {
-                let identity = HostIdentityKey { key: Arc::clone(&self.private), certificate };
+                let identity = identity_of(certificate);
                 *held = Some(identity.clone());
                 Ok(identity)
             }
@@ -87,12 +106,26 @@ impl HostKeys {
             .await
             .map_err(|_| HostKeyError::Slow)?
             .map_err(HostKeyError::Sign)?;
-        shared_pki::parse_certificate_line(&line).map_err(HostKeyError::Unreadable)
+        let certificate =
+            shared_pki::parse_certificate_line(&line).map_err(HostKeyError::Unreadable)?;
+        // Nobody waits for the disk: without the file it is asked for again.
+        let (kept, names) = (self.kept.clone(), names.to_vec());
+        tokio::task::spawn_blocking(move || {
+            if let Err(err) = kept.save(&names, &line) {
+                tracing::warn!(error = %err, "host certificate is not kept");
+            }
+        });
+        Ok(certificate)
+    }
+
+    async fn load(&self, names: &[String]) -> Option<Certificate> {
+        let (kept, key, names) = (self.kept.clone(), self.key.clone(), names.to_vec());
+        tokio::task::spawn_blocking(move || kept.load(&names, &key)).await.ok().flatten()
     }
 }
 
 /// What a certificate has left; what has no end has a day.
-fn left(certificate: &Certificate) -> Duration {
+pub(super) fn left(certificate: &Certificate) -> Duration {
     let now = u64::try_from(Utc::now().timestamp()).unwrap_or(0);
     Duration::from_secs(certificate.valid_before().saturating_sub(now))
         .min(Duration::from_secs(86_400))

@@ -1,10 +1,12 @@
 //! What users ask the proxy for, once they are in.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::Utc;
+use server_core::access::check_user;
 use shared_pki::Identity;
 use shared_pki::ssh_key::Certificate;
 use shared_pki::verify::SshVerifier;
@@ -17,8 +19,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::visit::Visit;
-use super::{Ends, SshProxy};
+use super::{Ends, SshProxy, limits};
 
+/// How long somebody who is locked out may stay connected.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// The port of a target whose user named none.
 const DEFAULT_PORT: u16 = 3022;
 
@@ -56,7 +60,11 @@ impl AuthGate for Door {
         if identity.cluster != state.cluster {
             return Err(format!("certificate is of cluster {}", identity.cluster));
         }
-        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // Who is locked out gets as far as being told so in words, and no further.
+        match check_user(&state, &identity, None, self.proxy.via()) {
+            Ok(()) => drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take()),
+            Err(_) => self.end_soon(),
+        }
         Ok(Arc::new(identity))
     }
 }
@@ -69,6 +77,10 @@ impl OuterService for Door {
         subsystem: Result<Subsystem, RequestError>,
         reply: SubsystemReply,
     ) {
+        if let Err(text) = self.check(&session).await {
+            reply.fail(&text).await;
+            return self.end_soon();
+        }
         match subsystem {
             Ok(Subsystem::Proxy(request)) => self.proxy_to(session, request, reply).await,
             Ok(Subsystem::ProxySites) => {
@@ -82,6 +94,26 @@ impl OuterService for Door {
 }
 
 impl Door {
+    /// Refuses who may do nothing at all. The error is a text for the client; the event is emitted.
+    async fn check(&self, session: &OuterSession<Arc<Identity>>) -> Result<(), String> {
+        let (state, via) = (self.proxy.authority.state(), self.proxy.via());
+        let Err(refusal) = check_user(&state, &session.identity, Some(&session.login), via) else {
+            return Ok(());
+        };
+        self.proxy.shut_out(self.ends, &session.identity, &session.login, &refusal).await;
+        Err(refusal.peer_text().into_owned())
+    }
+
+    /// Ends the connection, once what was said has had the time to arrive.
+    fn end_soon(&self) {
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            if stop.run_until_cancelled(tokio::time::sleep(LAST_WORDS)).await.is_some() {
+                stop.cancel();
+            }
+        });
+    }
+
     async fn proxy_to(
         &self,
         session: OuterSession<Arc<Identity>>,
@@ -95,21 +127,27 @@ impl Door {
         }
         let port = request.port.unwrap_or(DEFAULT_PORT);
         let mode = state.recording.spec.mode;
+        let login = session.login.clone();
         let visit = Visit::new(self, session, request.host, port, mode);
+        let _counted = match limits::connection(&visit, &login).await {
+            Ok(counted) => counted,
+            Err(text) => return reply.fail(&text).await,
+        };
         match mode {
             RecordingMode::Off => visit.pipe(reply, self.stop.child_token()).await,
-            RecordingMode::Proxy => visit.record(reply, self.stop.child_token()).await,
+            RecordingMode::Proxy | RecordingMode::ProxySync => {
+                visit.record(reply, self.stop.child_token()).await
+            }
             RecordingMode::Node | RecordingMode::NodeSync => {
+                let remedy =
+                    if mode.is_sync() { RecordingMode::ProxySync } else { RecordingMode::Proxy };
                 let text = format!(
                     "sessions are recorded at the node in this cluster (session_recording: \"{mode}\"), and {} is a plain SSH \
-                     server that cannot record itself; set session_recording: \"proxy\" in teleport.yaml, or with tctl create",
+                     server that cannot record itself; set session_recording: \"{remedy}\" in teleport.yaml, or with tctl create",
                     visit.host(),
                 );
                 visit.rejected(&text).await;
                 reply.fail(&text).await;
-            }
-            RecordingMode::ProxySync => {
-                reply.fail("session_recording: \"proxy-sync\" is not built yet; \"proxy\" is").await
             }
         }
     }

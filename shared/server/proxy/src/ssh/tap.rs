@@ -1,29 +1,44 @@
 //! One session channel, seen by the proxy: what it was, its recording, its events.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use server_core::{EventSink as _, EventSpool, RecordingSpool};
+use server_core::recorder::{
+    self, Notice, OnNotice, OnTrouble, RecordError, Recorder, RecorderSettings, SliceWriter,
+    StreamWriter, Window, WindowLimits,
+};
+use server_core::{Authority, EventSink as _, EventSpool, RecordingSpool, chain, stable_uid};
 use shared_events::AuditEvent;
-use shared_recording::{Header, SessionRecorder, TokenBucket};
-use shared_ssh::relay::{Ended, ForwardTap, Program, Size, Start, Stream, Tap, Watch};
-use shared_types::{ClusterName, HostId, SessionId, Strictness};
+use shared_recording::{Header, SessionRecorder, Signer, TokenBucket};
+use shared_ssh::relay::{Ended, ForwardTap, Gate, Program, Size, Start, Stream, Tap, Watch};
+use shared_types::{ClusterName, HostId, RecordingMode, SessionId, Strictness};
 
 use super::command::{Transfer, transfer};
 use super::events::{Party, PortStep};
-use super::recorder::{self, RecordError, Recorder};
+use super::running::{Running as Listed, RunningSessions};
+
+/// How long the end of a session waits for its recording to be complete at the auth service.
+const LAST_SLICES: Duration = Duration::from_secs(5);
 
 /// What taps of one visit share.
 #[derive(Clone)]
 pub(crate) struct Recording {
+    pub(crate) authority: Arc<dyn Authority>,
     pub(crate) events: Arc<EventSpool>,
     pub(crate) recordings: Arc<RecordingSpool>,
+    /// Sessions that run on this proxy.
+    pub(crate) sessions: Arc<RunningSessions>,
     pub(crate) cluster: ClusterName,
     pub(crate) recorder: HostId,
-    /// The effective mode, as events name it.
-    pub(crate) mode: &'static str,
+    /// What its slices are signed with.
+    pub(crate) signer: Arc<Signer>,
+    /// The effective mode; a running session keeps it.
+    pub(crate) mode: RecordingMode,
+    /// How long a streamed session waits for the auth service.
+    pub(crate) sync_wait: Duration,
     /// What happens when a recording cannot be made.
     pub(crate) strictness: Strictness,
     /// Whether the role allows file copies.
@@ -58,17 +73,51 @@ struct Running {
     recorder: Option<Arc<Recorder>>,
 }
 
+/// A session that is streamed: told of before its target is dialled, and held to its window.
+struct Streamed {
+    /// `session.start` as the auth service has it.
+    start: AuditEvent,
+    window: Arc<Window>,
+}
+
 /// The tap of one session channel.
 pub(crate) struct SessionTap {
     sid: SessionId,
     party: Party,
     recording: Recording,
+    opened: DateTime<Utc>,
+    streamed: Option<Streamed>,
     running: Mutex<Option<Running>>,
+    _listed: Listed,
 }
 
 impl SessionTap {
+    /// The tap of a session that is recorded here and uploaded when it has ended.
     pub(crate) fn new(party: Party, recording: Recording) -> Self {
-        Self { sid: SessionId::random(), party, recording, running: Mutex::default() }
+        let sid = SessionId::random();
+        let _listed = recording.sessions.begin(sid);
+        let (opened, running) = (Utc::now(), Mutex::default());
+        Self { sid, party, recording, opened, streamed: None, running, _listed }
+    }
+
+    /// The tap of a session that is streamed; `session.start` is durable at the auth service when this returns. The
+    /// error is a text for the client.
+    pub(crate) async fn announced(party: Party, recording: Recording) -> Result<Self, String> {
+        let tap = Self::new(party, recording);
+        let wait = tap.recording.sync_wait;
+        let mut start = [tap.started(None, None)];
+        if let Err(err) = tap.recording.events.acknowledged(&mut start, wait).await {
+            tracing::error!(sid = %tap.sid, error = %err, "session.start is not acknowledged");
+            let why = format!(
+                "the auth service does not answer, and sessions are recorded there as they run (session_recording: \"{}\")",
+                tap.recording.mode
+            );
+            tap.recording.emit(vec![tap.party.rejected(&format!("{why}: {err}"))]).await;
+            return Err(why);
+        }
+        let [start] = start;
+        let window = Arc::new(Window::new(WindowLimits::new(wait)));
+        Ok(Self { streamed: Some(Streamed { start, window }), ..tap })
     }
 
     fn recorder(&self) -> Option<Arc<Recorder>> {
@@ -83,8 +132,26 @@ impl SessionTap {
         }
     }
 
+    /// Whether the session ends where it cannot be recorded.
+    fn is_strict(&self) -> bool {
+        self.recording.strictness == Strictness::Strict || self.recording.mode.is_sync()
+    }
+
+    /// `session.start`.
+    fn started(&self, size: Option<Size>, command: Option<&str>) -> AuditEvent {
+        let strictness = if self.is_strict() { Strictness::Strict } else { Strictness::BestEffort };
+        self.party.start(self.sid, size, command, self.recording.mode.as_str(), strictness)
+    }
+
     async fn begin(&self, interactive: bool) -> Result<Recorder, RecordError> {
-        let writer = self.recording.recordings.begin(self.sid).await?;
+        let window = self.streamed.as_ref().map(|streamed| Arc::clone(&streamed.window));
+        let writer: Box<dyn SliceWriter> = match &window {
+            Some(window) => {
+                let authority = Arc::clone(&self.recording.authority);
+                Box::new(StreamWriter::new(authority, self.sid, Arc::clone(window)))
+            }
+            None => Box::new(self.recording.recordings.begin(self.sid, self.is_strict()).await?),
+        };
         let header = Header {
             cluster: self.recording.cluster.clone(),
             session: self.sid,
@@ -95,22 +162,108 @@ impl SessionTap {
             .exec_bucket
             .filter(|_| !interactive)
             .map(|(size, rate)| TokenBucket::new(size, rate));
-        Ok(Recorder::spawn(SessionRecorder::new(header, recorder::limits(), None), bucket, writer))
+        let recorder = SessionRecorder::new(header, recorder::limits(), None)
+            .signed(Arc::clone(&self.recording.signer));
+        let on_trouble = if self.is_strict() { OnTrouble::End } else { OnTrouble::LeaveGap };
+        let settings = RecorderSettings { bucket, on_trouble, on_notice: self.on_notice(), window };
+        Ok(Recorder::spawn(recorder, writer, settings))
+    }
+
+    /// Tells the log and the audit log of gaps.
+    fn on_notice(&self) -> OnNotice {
+        let (sid, party, recording) = (self.sid, self.party.clone(), self.recording.clone());
+        Arc::new(move |notice| {
+            let reason = match notice {
+                Notice::GapBegins(err) => {
+                    let why = chain(&err);
+                    tracing::error!(%sid, error = why, "recording has a gap from here on");
+                    format!(
+                        "session {sid} cannot be recorded now and goes on, its recording has a gap from here on: {why}"
+                    )
+                }
+                Notice::GapEnds => {
+                    tracing::info!(%sid, "session is recorded again");
+                    format!("session {sid} is recorded again, its recording has a gap up to here")
+                }
+            };
+            let (event, recording) = (party.rejected(&reason), recording.clone());
+            tokio::spawn(async move { recording.emit(vec![event]).await });
+        })
     }
 
     /// What to do when recording went wrong: end the session, or go on without.
     async fn failed(&self, step: &str, err: &RecordError) -> Result<(), String> {
         tracing::error!(sid = %self.sid, error = %chain(err), "{step}");
-        let strict = self.recording.strictness == Strictness::Strict;
-        let outcome = if strict { "the session ends" } else { "the session goes on without" };
+        let ends = self.is_strict();
+        let outcome = if ends { "the session ends" } else { "the session goes on without" };
         let reason =
             format!("session {} cannot be recorded, {outcome}: {step}: {}", self.sid, chain(err));
         self.recording.emit(vec![self.party.rejected(&reason)]).await;
-        if strict {
+        if ends {
             Err("the session cannot be recorded, and its recording is mandatory".to_owned())
         } else {
             Ok(())
         }
+    }
+
+    /// `session.start`: for a streamed session the event that the auth service has, with what is known by now.
+    async fn begin_event(
+        &self,
+        size: Option<Size>,
+        command: Option<&str>,
+        recorder: &mut Option<Arc<Recorder>>,
+    ) -> Result<(), String> {
+        let mut event = self.started(size, command);
+        if let Some(streamed) = &self.streamed {
+            *event.metadata_mut() = streamed.start.metadata().clone();
+        }
+        if let Some(begun) = &recorder {
+            match begun.event(event.clone()).await {
+                Ok(numbered) => event = numbered,
+                Err(err) => {
+                    self.failed("record the beginning", &err).await?;
+                    *recorder = None;
+                }
+            }
+        }
+        if self.streamed.is_some() {
+            return Ok(());
+        }
+        // Durable before the program starts, and so before its output.
+        self.recording.events.emit(vec![event]).await.map_err(|err| {
+            tracing::error!(sid = %self.sid, error = %err, "session.start is not durable");
+            "the audit log cannot be written".to_owned()
+        })
+    }
+
+    /// Records the last events and ends the recording. Answers the events as they go to the audit log.
+    async fn finish(&self, recorder: Recorder, last: Vec<AuditEvent>) -> Vec<AuditEvent> {
+        let mut events = Vec::new();
+        for event in last {
+            match recorder.last_event(event.clone()).await {
+                Ok(numbered) => events.push(numbered),
+                Err(_) => events.push(event),
+            }
+        }
+        let (sid, party, recording) = (self.sid, self.party.clone(), self.recording.clone());
+        let finishing = async move {
+            if let Err(err) = recorder.finish().await {
+                let why = chain(&err);
+                tracing::error!(%sid, error = why, "finish recording");
+                let reason = format!("the end of session {sid} is not recorded: {why}");
+                recording.emit(vec![party.rejected(&reason)]).await;
+            }
+        };
+        if self.streamed.is_none() {
+            finishing.await;
+            return events;
+        }
+        // The rest may have to wait for the auth service, and the session does not.
+        let mut finishing = tokio::spawn(finishing);
+        if tokio::time::timeout(LAST_SLICES, &mut finishing).await.is_err() {
+            tracing::warn!(%sid, "the end of the recording waits for the auth service");
+        }
+        events
     }
 
     fn refuse_copy(&self, kind: &Kind) -> Option<AuditEvent> {
@@ -131,16 +284,6 @@ impl SessionTap {
             _ => None,
         }
     }
-}
-
-fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut cause = err.source();
-    while let Some(err) = cause {
-        text = format!("{text}: {err}");
-        cause = err.source();
-    }
-    text
 }
 
 #[async_trait]
@@ -171,21 +314,7 @@ impl Tap for SessionTap {
                 Err(err) => self.failed("begin recording", &err).await?,
             }
             let size = start.pty.as_ref().map(|pty| pty.size);
-            let mut event = self.party.start(self.sid, size, command, self.recording.mode);
-            if let Some(begun) = &recorder {
-                match begun.event(event.clone()).await {
-                    Ok(numbered) => event = numbered,
-                    Err(err) => {
-                        self.failed("record the beginning", &err).await?;
-                        recorder = None;
-                    }
-                }
-            }
-            // Durable before the program starts, and so before its output.
-            self.recording.events.emit(vec![event]).await.map_err(|err| {
-                tracing::error!(sid = %self.sid, error = %err, "session.start is not durable");
-                "the audit log cannot be written".to_owned()
-            })?;
+            self.begin_event(size, command, &mut recorder).await?;
         }
         let watch = if recorder.is_some() { Watch::Output } else { Watch::Nothing };
         let running = Running { kind, interactive, began: Utc::now(), recorder };
@@ -216,10 +345,25 @@ impl Tap for SessionTap {
         }
     }
 
+    fn gate(&self) -> Option<Arc<dyn Gate>> {
+        let streamed = self.streamed.as_ref()?;
+        Some(Arc::new(InputGate(Arc::clone(&streamed.window))))
+    }
+
     async fn end(&self, ended: Ended) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(running) = running else { return };
         let (sid, party) = (self.sid, &self.party);
+        let running = match running {
+            Some(running) => running,
+            // It was told of, and its end is too.
+            None if self.streamed.is_some() => Running {
+                kind: Kind::Shell,
+                interactive: false,
+                began: self.opened,
+                recorder: None,
+            },
+            None => return,
+        };
         let mut events = Vec::new();
         let mut recorded = Vec::new();
         match &running.kind {
@@ -231,39 +375,50 @@ impl Tap for SessionTap {
             Kind::Transfer(command, _) => events.push(party.exec(sid, command, &ended)),
             Kind::Subsystem(name) => events.push(party.subsystem(name, &ended)),
         }
-        if matches!(running.kind, Kind::Shell | Kind::Exec(_)) {
+        if self.streamed.is_some() || matches!(running.kind, Kind::Shell | Kind::Exec(_)) {
             let command = match &running.kind {
                 Kind::Exec(command) => Some(command.as_str()),
                 _ => None,
             };
             recorded.push(party.leave(sid));
-            recorded.push(party.end(
+            let mut end = party.end(
                 sid,
                 running.interactive,
                 command,
                 (running.began, Utc::now()),
-                self.recording.mode,
-            ));
+                self.recording.mode.as_str(),
+            );
+            // Where the auth service makes one up meanwhile, it is this one.
+            end.metadata_mut().uid = stable_uid("session.end", sid.uuid().as_bytes());
+            recorded.push(end);
         }
-        let recorder = running.recorder.and_then(Arc::into_inner);
-        if let Some(recorder) = recorder {
-            for event in recorded {
-                match recorder.event(event.clone()).await {
-                    Ok(numbered) => events.push(numbered),
-                    Err(_) => events.push(event),
-                }
-            }
-            if let Err(err) = recorder.finish().await {
-                tracing::error!(%sid, error = %chain(&err), "finish recording");
-            }
-        } else {
-            events.extend(recorded);
+        match running.recorder.and_then(Arc::into_inner) {
+            Some(recorder) => events.extend(self.finish(recorder, recorded).await),
+            None => events.extend(recorded),
         }
         events.push(party.data(sid, &ended));
         if let Some(reason) = &ended.cut {
             events.push(party.disconnected(reason));
         }
         self.recording.emit(events).await;
+    }
+}
+
+/// The window of a streamed session, as the relay asks for it.
+struct InputGate(Arc<Window>);
+
+#[async_trait]
+impl Gate for InputGate {
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    async fn opened(&self) {
+        self.0.opened().await;
+    }
+
+    async fn overdue(&self) -> String {
+        self.0.overdue().await
     }
 }
 

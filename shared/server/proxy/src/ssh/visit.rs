@@ -12,13 +12,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::Utc;
 use server_core::EventSink as _;
+use server_core::access::check_user;
 use shared_pki::ssh_key::{Certificate, PublicKey};
 use shared_pki::verify::{HostRole, SshVerifier};
 use shared_pki::{Identity, TrustedAuthority};
 use shared_ssh::relay::{ForwardTap, InnerService, Tap, serve_inner};
 use shared_ssh::russh::cipher;
-use shared_ssh::server::{AgentSource, AuthGate, OuterSession, SubsystemReply, server_config};
+use shared_ssh::server::{
+    AgentSource, AuthGate, OuterSession, SubsystemReply, inner_server_config,
+};
 use shared_ssh::target::{self, HostCheck, Target, TargetError, TargetOptions};
+use shared_transport::CopyError;
 use shared_types::{HostName, Login, RecordingMode, SessionId};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -28,7 +32,7 @@ use super::access::{self, Dialled};
 use super::events::{self, Party, PortStep};
 use super::outer::Door;
 use super::tap::{PortTap, Recording, SessionTap};
-use super::{Ends, SshProxy, watch};
+use super::{Ends, SshProxy, limits, watch};
 
 /// What tells a user why a target closed the connection at once.
 const EOF_HINT: &str =
@@ -57,6 +61,8 @@ pub(super) struct Visit {
     dialled: Mutex<Option<SocketAddr>>,
     /// A connection made ahead, for the login of the outer connection.
     ahead: Mutex<Option<Ahead>>,
+    /// Session channels that are open.
+    pub(super) sessions: limits::Sessions,
 }
 
 impl Visit {
@@ -80,6 +86,7 @@ impl Visit {
             mode,
             dialled: Mutex::default(),
             ahead: Mutex::default(),
+            sessions: limits::Sessions::default(),
         }
     }
 
@@ -118,11 +125,15 @@ impl Visit {
         let state = self.proxy.authority.state();
         let options = access::options(&state, &self.identity);
         Recording {
+            authority: Arc::clone(&self.proxy.authority),
             events: Arc::clone(&self.proxy.events),
+            sessions: Arc::clone(&self.proxy.sessions),
             recordings: Arc::clone(&self.proxy.recordings),
             cluster: state.cluster.clone(),
             recorder: self.proxy.settings.host_id,
-            mode: self.mode.as_str(),
+            signer: self.proxy.signer.shared(),
+            mode: self.mode,
+            sync_wait: self.proxy.settings.recording_wait,
             strictness: options.record_session_ssh,
             file_copy: options.ssh_file_copy,
             exec_bucket: self.proxy.settings.exec_bucket,
@@ -228,20 +239,34 @@ impl Visit {
         let recording = self.recording();
         let stream = reply.accept().await;
         let mut ended = shared_ssh::relay::Ended::default();
+        let state = self.proxy.authority.state();
+        // Bytes that are not read by us hold no text for the client, and keepalives among them count as traffic.
+        let limit = access::idle_timeout(&state, &self.identity);
+        let idle = Some(limit.unwrap_or(PIPE_IDLE));
         tokio::select! {
-            copied = shared_transport::copy_bidirectional(stream, dialled.stream, Some(PIPE_IDLE)) => {
-                if let Ok(copied) = copied {
-                    ended.to_target = copied.first_to_second;
-                    ended.to_client = copied.second_to_first;
-                }
+            copied = shared_transport::copy_bidirectional(stream, dialled.stream, idle) => {
+                let copied = match copied {
+                    Ok(copied) => copied,
+                    Err(CopyError::Idle { copied, .. }) => {
+                        let why = limit.map_or_else(
+                            || "nothing was sent or received for a day".to_owned(),
+                            |limit| watch::idle_text(&state, limit),
+                        );
+                        recording.emit(vec![party.disconnected(&why)]).await;
+                        copied
+                    }
+                    Err(CopyError::Io { copied, .. }) => copied,
+                };
+                ended.to_target = copied.first_to_second;
+                ended.to_client = copied.second_to_first;
             }
-            why = watch::ended(&self, &login) => recording.emit(vec![party.disconnected(&why)]).await,
+            why = watch::ended(&self, &login, None) => recording.emit(vec![party.disconnected(&why)]).await,
             () = stop.cancelled() => {}
         }
         recording.emit(vec![party.data(SessionId::random(), &ended)]).await;
     }
 
-    /// Mode `proxy`: the client meets a server of ours, and the session is recorded.
+    /// Modes `proxy` and `proxy-sync`: the client meets a server of ours, and the session is recorded.
     pub(super) async fn record(self, reply: SubsystemReply, stop: CancellationToken) {
         // The proxy's own names stand behind the target's, because it is the proxy that answers: a key that an
         // ssh-agent holds for the way `PROXY>user@host` then signs for both of the client's handshakes.
@@ -256,13 +281,16 @@ impl Visit {
                 return reply.fail("the proxy has no host certificate for this target").await;
             }
         };
-        let config = server_config(&identity, self.ciphers.clone(), &self.proxy.limits());
+        let config = inner_server_config(&identity, self.ciphers.clone(), &self.proxy.limits());
         let visit = Arc::new(self);
-        let ahead = tokio::spawn({
-            let visit = Arc::clone(&visit);
-            async move { visit.reach(&visit.outer_login).await }
-        });
-        *visit.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
+        // A session that is streamed is told of before its target is dialled.
+        if !visit.mode.is_sync() {
+            let ahead = tokio::spawn({
+                let visit = Arc::clone(&visit);
+                async move { visit.reach(&visit.outer_login).await }
+            });
+            *visit.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
+        }
         let stream = reply.accept().await;
         let patience = visit.proxy.settings.timeouts.auth;
         let login = serve_inner(Arc::clone(&visit), stream, config, patience, stop).await;
@@ -304,6 +332,8 @@ impl AuthGate for Visit {
                 identity.user, self.identity.user
             ));
         }
+        check_user(&state, &identity, Some(login), self.proxy.via())
+            .map_err(|refusal| refusal.to_string())?;
         *self.inner_login.lock().unwrap_or_else(PoisonError::into_inner) = Some(login.to_owned());
         Ok(Arc::new(identity))
     }
@@ -316,6 +346,27 @@ impl InnerService for Visit {
             Some(reached) => reached,
             None => self.reach(login).await,
         }
+    }
+
+    async fn session(
+        &self,
+        _identity: &Arc<Identity>,
+        login: &str,
+    ) -> Result<Box<dyn Send>, String> {
+        limits::session(self, login).await
+    }
+
+    async fn announce(
+        &self,
+        _identity: &Arc<Identity>,
+        login: &str,
+    ) -> Result<Option<Arc<dyn Tap>>, String> {
+        if !self.mode.is_sync() {
+            return Ok(None);
+        }
+        let party = self.party(login, self.dialled());
+        let tap = SessionTap::announced(party, self.recording()).await?;
+        Ok(Some(Arc::new(tap)))
     }
 
     async fn tap(
@@ -339,7 +390,7 @@ impl InnerService for Visit {
         let addr = format!("{}:{}", to.0, to.1);
         let allowed = access::options(&state, &self.identity).port_forwarding
             && identity.permits.port_forwarding
-            && access::still_allowed(self, &state, login);
+            && access::revoked(self, &state, login).is_none();
         if !allowed {
             recording.emit(vec![party.port(&addr, PortStep::Failed(REFUSED))]).await;
             return Err(REFUSED.to_owned());
@@ -354,9 +405,20 @@ impl InnerService for Visit {
         identity.permits.agent_forwarding && access::options(&state, &self.identity).forward_agent
     }
 
-    async fn ended(&self, _identity: &Arc<Identity>) -> String {
+    async fn ended(
+        &self,
+        _identity: &Arc<Identity>,
+        traffic: &(dyn Fn() -> u64 + Send + Sync),
+    ) -> String {
         let inner = self.inner_login.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        watch::ended(self, &inner.unwrap_or_else(|| self.outer_login.clone())).await
+        let login = inner.unwrap_or_else(|| self.outer_login.clone());
+        let why = watch::ended(self, &login, Some(traffic)).await;
+        // The tap of a session tells of its end; without one nobody would.
+        if self.sessions.is_empty() {
+            let event = self.party(&login, self.dialled()).disconnected(&why);
+            self.recording().emit(vec![event]).await;
+        }
+        why
     }
 }
 

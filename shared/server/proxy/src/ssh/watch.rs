@@ -3,21 +3,57 @@
 use std::time::Duration;
 
 use chrono::Utc;
+use shared_api::ClusterState;
+use shared_types::GoDuration;
+use tokio::time::Instant;
 
 use super::access;
 use super::visit::Visit;
 
 /// A clock that was set is noticed after this.
 const LOOK: Duration = Duration::from_secs(30);
+/// Traffic is looked at so many times within an idle timeout, and at least so often.
+const IDLE_LOOKS: u32 = 10;
+const IDLE_LOOK: Duration = Duration::from_secs(10);
 
-/// Pends until the access of a visit's user ends: the roles no longer allow it, or the certificate has run out where
-/// that ends sessions. Says why.
-pub(super) async fn ended(visit: &Visit, login: &str) -> String {
+/// Bytes that were delivered so far, in both directions.
+pub(super) type Traffic<'a> = &'a (dyn Fn() -> u64 + Send + Sync);
+
+/// When traffic was last seen to grow.
+struct Idle {
+    seen: u64,
+    since: Instant,
+}
+
+impl Idle {
+    /// How long to wait for the next look; nothing where the limit is reached. Never before the limit, and at most
+    /// one look after it.
+    fn left(&mut self, traffic: u64, limit: Duration, now: Instant) -> Option<Duration> {
+        if traffic != self.seen {
+            (self.seen, self.since) = (traffic, now);
+        }
+        let left = limit.checked_sub(now.saturating_duration_since(self.since))?;
+        let look = (limit / IDLE_LOOKS).min(IDLE_LOOK);
+        (!left.is_zero()).then(|| left.min(look).max(Duration::from_millis(1)))
+    }
+
+    /// Pends until nothing has moved for `limit`. May be dropped and called again.
+    async fn reached(&mut self, traffic: Traffic<'_>, limit: Duration) {
+        while let Some(wait) = self.left(traffic(), limit, Instant::now()) {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// Pends until the access of a visit's user ends: a lock, an account or role that is gone, a certificate that has run
+/// out where that ends sessions, or no traffic for too long, where `traffic` tells of it. Says why.
+pub(super) async fn ended(visit: &Visit, login: &str, traffic: Option<Traffic<'_>>) -> String {
     let mut states = visit.proxy.authority.watch();
+    let mut idle = Idle { seen: traffic.map_or(0, |traffic| traffic()), since: Instant::now() };
     loop {
         let state = states.borrow_and_update().clone();
-        if !access::still_allowed(visit, &state, login) {
-            return "access was revoked".to_owned();
+        if let Some(why) = access::revoked(visit, &state, login) {
+            return why;
         }
         let expires = access::ends_with_certificate(&state, &visit.identity)
             .then_some(visit.identity.valid_until);
@@ -28,6 +64,16 @@ pub(super) async fn ended(visit: &Visit, login: &str) -> String {
             },
             None => LOOK,
         };
+        let limit = access::idle_timeout(&state, &visit.identity);
+        let idled = async {
+            match (traffic, limit) {
+                (Some(traffic), Some(limit)) => {
+                    idle.reached(traffic, limit).await;
+                    limit
+                }
+                _ => std::future::pending().await,
+            }
+        };
         tokio::select! {
             changed = states.changed() => {
                 if changed.is_err() {
@@ -36,6 +82,46 @@ pub(super) async fn ended(visit: &Visit, login: &str) -> String {
                 }
             }
             () = tokio::time::sleep(left.min(LOOK)) => {}
+            limit = idled => return idle_text(&state, limit),
         }
+    }
+}
+
+/// What the user of an idle connection reads: the limit by its name, behind the cluster's own words.
+pub(super) fn idle_text(state: &ClusterState, limit: Duration) -> String {
+    let named = format!(
+        "client_idle_timeout: nothing was sent or received for {}",
+        GoDuration::from(limit)
+    );
+    let message: String =
+        state.networking.spec.idle_timeout_message.chars().filter(|c| !c.is_control()).collect();
+    match message.trim() {
+        "" => named,
+        message => format!("{message} ({named})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_puts_the_end_off() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let limit = Duration::from_secs(60);
+        let mut idle = Idle { seen: 0, since: start };
+        assert_eq!(idle.left(0, limit, at(0)), Some(Duration::from_secs(6)));
+        assert_eq!(idle.left(0, limit, at(57)), Some(Duration::from_secs(3)));
+        assert_eq!(idle.left(1, limit, at(59)), Some(Duration::from_secs(6)));
+        assert!(idle.left(1, limit, at(118)).is_some());
+        assert_eq!(idle.left(1, limit, at(119)), None);
+        // A limit that was shortened counts from the same moment.
+        assert_eq!(idle.left(1, Duration::from_secs(10), at(100)), None);
+        assert_eq!(
+            idle.left(2, Duration::from_secs(3600), at(200)),
+            Some(IDLE_LOOK),
+            "a long limit is looked at as often as others"
+        );
     }
 }

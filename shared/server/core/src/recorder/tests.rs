@@ -1,0 +1,228 @@
+//! The engine with both of its writers, against a disk that is full and an auth service that is away.
+
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use shared_events::{SessionEnd, SessionLeave, SessionStart};
+use shared_recording::{Decoder, Header};
+use shared_types::{HostId, SessionId};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::spool::{RecordingSpool, RecordingSpoolSettings};
+use crate::testing::FakeAuthority;
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn encoder(session: SessionId) -> SessionRecorder {
+    let header =
+        Header { cluster: "example.com".parse().unwrap(), session, recorder: HostId::random() };
+    SessionRecorder::new(header, limits(), None)
+}
+
+type Heard = Arc<Mutex<Vec<String>>>;
+
+fn settings(on_trouble: OnTrouble, window: Option<Arc<Window>>) -> (RecorderSettings, Heard) {
+    let heard = Heard::default();
+    let notes = Arc::clone(&heard);
+    let on_notice: OnNotice =
+        Arc::new(move |notice| notes.lock().unwrap().push(format!("{notice:?}")));
+    (RecorderSettings { bucket: None, on_trouble, on_notice, window }, heard)
+}
+
+fn stream(
+    auth: &Arc<FakeAuthority>,
+    session: SessionId,
+    wait: Duration,
+) -> (Recorder, Arc<Window>) {
+    let limits = WindowLimits { age: Duration::from_millis(300), ..WindowLimits::new(wait) };
+    let window = Arc::new(Window::new(limits));
+    let authority: Arc<dyn crate::Authority> = Arc::<FakeAuthority>::clone(auth);
+    let writer = StreamWriter::new(authority, session, Arc::clone(&window));
+    let (settings, _) = settings(OnTrouble::End, Some(Arc::clone(&window)));
+    (Recorder::spawn(encoder(session), Box::new(writer), settings), window)
+}
+
+/// What a recording plays, and its events in JSON.
+fn played(bytes: &[u8]) -> (Vec<u8>, Vec<String>) {
+    let mut decoder = Decoder::new(bytes);
+    let (mut output, mut events) = (Vec::new(), Vec::new());
+    while let Some(event) = decoder.next_event().unwrap() {
+        match event {
+            AuditEvent::SessionPrint(print) => output.extend_from_slice(&print.data),
+            other => events.push(other.to_json()),
+        }
+    }
+    (output, events)
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streamed_recording_is_whole_and_is_acknowledged_as_it_runs() {
+    let (auth, session) = (Arc::new(FakeAuthority::new()), SessionId::random());
+    let (recorder, window) = stream(&auth, session, LONG);
+    let start = recorder.event(SessionStart::default().into()).await.unwrap();
+    assert_eq!(start.metadata().index, 0);
+    let mut sent = Vec::new();
+    for n in 0..200_u32 {
+        let data: Vec<u8> = (0..30_000_u32).map(|at| (at * n % 251) as u8).collect();
+        recorder.output(&Bytes::from(data.clone())).await.unwrap();
+        assert!(window.ahead() <= 256 * 1024);
+        sent.extend(data);
+    }
+    recorder.output(&Bytes::from_static(b"last")).await.unwrap();
+    sent.extend_from_slice(b"last");
+    until("everything is acknowledged without an end", || window.ahead() == 0).await;
+    recorder.last_event(SessionEnd::default().into()).await.unwrap();
+    recorder.finish().await.unwrap();
+    let (stored, complete) = auth.stored(&session).unwrap();
+    assert!(!complete.truncated && complete.parts > 10);
+    let (output, events) = played(&stored);
+    assert!(output == sent, "{} of {} bytes", output.len(), sent.len());
+    assert_eq!(events.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_stops_within_its_window_and_goes_on_when_auth_is_back() {
+    let (auth, session) = (Arc::new(FakeAuthority::new()), SessionId::random());
+    let (recorder, window) = stream(&auth, session, LONG);
+    recorder.event(SessionStart::default().into()).await.unwrap();
+    until("the start", || window.ahead() == 0).await;
+    auth.set_away(true);
+    let recorder = Arc::new(recorder);
+    let taken = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let (of_task, count) = (Arc::clone(&recorder), Arc::clone(&taken));
+    let session_runs = tokio::spawn(async move {
+        for _ in 0..100 {
+            of_task.output(&Bytes::from(vec![b'x'; 10_000])).await.unwrap();
+            count.fetch_add(10_000, Ordering::SeqCst);
+        }
+    });
+    until("it stops", || window.is_closed()).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let seen = taken.load(Ordering::SeqCst);
+    assert!((200_000..=256 * 1024).contains(&seen), "{seen}");
+    auth.set_away(false);
+    session_runs.await.unwrap();
+    let recorder = Arc::into_inner(recorder).unwrap();
+    recorder.finish().await.unwrap();
+    assert_eq!(played(&auth.stored(&session).unwrap().0).0.len(), 1_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_auth_never_takes_ends_its_session() {
+    let (auth, session) = (Arc::new(FakeAuthority::new()), SessionId::random());
+    auth.set_away(true);
+    let (recorder, window) = stream(&auth, session, Duration::from_millis(300));
+    recorder.output(&Bytes::from_static(b"a keystroke")).await.unwrap();
+    let why = tokio::time::timeout(LONG, window.overdue()).await.unwrap();
+    assert!(why.contains("has not acknowledged"), "{why}");
+    // What the client has seen is not forgotten: it goes when auth is back.
+    let ended = recorder.last_event(SessionLeave::default().into()).await.unwrap();
+    assert_eq!(ended.metadata().index, 1);
+    let finishing = tokio::spawn(recorder.finish());
+    auth.set_away(false);
+    finishing.await.unwrap().unwrap();
+    assert_eq!(played(&auth.stored(&session).unwrap().0).0, b"a keystroke");
+}
+
+async fn full_disk(
+    on_trouble: OnTrouble,
+) -> (Arc<FakeAuthority>, Recorder, SessionId, Heard, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Arc::new(FakeAuthority::new());
+    auth.set_away(true);
+    let authority: Arc<dyn crate::Authority> = Arc::<FakeAuthority>::clone(&auth);
+    let spool_settings = RecordingSpoolSettings {
+        max_bytes: 21_500,
+        room_wait: Duration::from_millis(20),
+        retry_first: Duration::from_millis(10),
+        retry_max: Duration::from_millis(50),
+        ..RecordingSpoolSettings::default()
+    };
+    let never = CancellationToken::new();
+    let spool = RecordingSpool::open(dir.path(), authority, spool_settings, &never).await.unwrap();
+    // Another recording takes the room, until auth takes it.
+    let mut other = spool.begin(SessionId::random(), true).await.unwrap();
+    let mut encoder_of_other = encoder(other.session());
+    let mut noise = vec![0_u8; 19_000];
+    rand::Rng::fill_bytes(&mut rand::rng(), &mut noise);
+    let mut slices = Vec::new();
+    encoder_of_other.output(noise.into(), Utc::now(), &mut slices).unwrap();
+    encoder_of_other.finish(Utc::now(), &mut slices).unwrap();
+    for slice in &slices {
+        other.write(slice, true).await.unwrap();
+    }
+    other.close().await.unwrap();
+    let session = SessionId::random();
+    let (settings, heard) = settings(on_trouble, None);
+    let writer = spool.begin(session, true).await.unwrap();
+    let recorder = Recorder::spawn(encoder(session), Box::new(writer), settings);
+    // The spool goes on as long as somebody writes.
+    tokio::spawn(async move {
+        tokio::time::sleep(LONG).await;
+        drop(spool);
+    });
+    (auth, recorder, session, heard, dir)
+}
+
+fn noise(len: usize) -> Bytes {
+    let mut noise = vec![0_u8; len];
+    rand::Rng::fill_bytes(&mut rand::rng(), &mut noise);
+    noise.into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn best_effort_leaves_a_named_gap_where_the_disk_was_full() {
+    let (auth, recorder, session, heard, _dir) = full_disk(OnTrouble::LeaveGap).await;
+    recorder.event(SessionStart::default().into()).await.unwrap();
+    let first = noise(3000);
+    recorder.output(&first).await.unwrap();
+    until("the gap is told of", || !heard.lock().unwrap().is_empty()).await;
+    assert!(heard.lock().unwrap()[0].contains("Full"), "{heard:?}");
+    // The session goes on at its own speed.
+    let began = Instant::now();
+    for _ in 0..100 {
+        recorder.output(&noise(10_000)).await.unwrap();
+    }
+    let resize = recorder.event(shared_events::Resize::default().into()).await;
+    assert!(resize.is_ok() && began.elapsed() < LONG);
+    auth.set_away(false);
+    until("the end of the gap", || heard.lock().unwrap().len() == 2).await;
+    let last = noise(2000);
+    recorder.output(&last).await.unwrap();
+    recorder.last_event(SessionEnd::default().into()).await.unwrap();
+    recorder.finish().await.unwrap();
+    until("the upload", || auth.stored(&session).is_some()).await;
+    let (stored, complete) = auth.stored(&session).unwrap();
+    assert!(!complete.truncated);
+    let (output, events) = played(&stored);
+    assert!(output == [first, last].concat(), "{} bytes", output.len());
+    let gap = events.iter().find(|event| event.contains("session.output.gap")).unwrap();
+    assert!(gap.contains("1000000") && gap.contains("3000"), "{gap}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_ends_where_the_disk_is_full_and_says_why() {
+    let (_auth, recorder, _session, heard, _dir) = full_disk(OnTrouble::End).await;
+    recorder.event(SessionStart::default().into()).await.unwrap();
+    let deadline = Instant::now() + LONG;
+    let error = loop {
+        assert!(Instant::now() < deadline);
+        if let Err(error) = recorder.output(&noise(3000)).await {
+            break error;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(error.to_string().contains("spool is full"), "{error}");
+    assert!(heard.lock().unwrap().is_empty());
+    assert!(recorder.finish().await.is_err());
+}
