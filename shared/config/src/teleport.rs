@@ -566,9 +566,7 @@ impl Checker<'_> {
                 proxy.recording_wait,
                 GoDuration::from_secs(30),
             )?,
-            recording_spool_bytes: proxy
-                .recording_spool_bytes
-                .unwrap_or(10 * 1024 * 1024 * 1024),
+            recording_spool_bytes: proxy.recording_spool_bytes.unwrap_or(10 * 1024 * 1024 * 1024),
         })
     }
 

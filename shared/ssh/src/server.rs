@@ -13,8 +13,8 @@ mod outer;
 mod request;
 
 pub use config::{
-    CipherOverrideError, HostIdentityKey, INNER_PACKET, ServerLimits, check_cipher_names, ciphers_for,
-    inner_server_config, server_config,
+    CipherOverrideError, HostIdentityKey, INNER_PACKET, ServerLimits, check_cipher_names,
+    ciphers_for, inner_server_config, server_config,
 };
 pub use ident::{ClientIdent, Prefixed};
 pub use login::{AuthGate, Login};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::process::run;
 use crate::wait::until;
@@ -37,7 +37,9 @@ impl Tmux {
                 start.arg(pair);
             }
         }
-        start.arg("TERM=tmux-256color").arg(command.get_program()).args(command.get_args());
+        // tmux may know of a program's end and not of its status: the shell in between writes that down.
+        start.args(["TERM=tmux-256color", "sh", "-c", "\"$@\"; echo $? > \"$0\""]);
+        start.arg(tmux.status()).arg(command.get_program()).args(command.get_args());
         let _started = run(&mut start, "", 20)?.ok();
         Ok(tmux)
     }
@@ -95,13 +97,17 @@ impl Tmux {
 
     /// Waits for the program's end and answers its code.
     pub fn finish(&self) -> Result<i32> {
-        let state = until("the program in tmux to end", 30, || {
-            let state = self.ask(&["display", "-p", "#{pane_dead} #{pane_dead_status}"]).ok()?;
-            state.strip_prefix("1 ").map(|state| state.trim().to_owned())
+        let code = until("the program in tmux to end", 30, || {
+            let text = std::fs::read_to_string(self.status()).ok()?;
+            text.strip_suffix('\n').map(str::to_owned)
         });
-        let state = state.with_context(|| format!("the screen shows {:#?}", self.screen()))?;
-        ensure!(!state.is_empty(), "the program was ended by a signal: {:#?}", self.screen());
-        Ok(state.parse()?)
+        let code = code.with_context(|| format!("the screen shows {:#?}", self.screen()))?;
+        Ok(code.parse()?)
+    }
+
+    /// Where the shell writes the program's status: a code, or 128 and the number of a signal.
+    fn status(&self) -> PathBuf {
+        self.socket.with_file_name("status")
     }
 }
 

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use server_core::{Authority, AuthorityError, EmitError};
-use shared_api::{ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest, RecorderCertRequest};
+use shared_api::{
+    ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest, RecorderCertRequest,
+};
 use shared_events::AuditEvent;
 use shared_pki::{Identity, Permits};
 use shared_types::{HostId, SessionId, SystemRole, Traits, UserName};

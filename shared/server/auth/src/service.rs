@@ -395,9 +395,8 @@ impl AuthService {
 
     /// Cluster, version, pins.
     pub fn status(&self) -> Result<StatusReply> {
-        let authorities = [&self.host_ca, &self.user_ca, &self.recording_ca].map(|ca| AuthorityStatus {
-            kind: ca.kind().to_string(),
-            state: "never updated".to_owned(),
+        let authorities = [&self.host_ca, &self.user_ca, &self.recording_ca].map(|ca| {
+            AuthorityStatus { kind: ca.kind().to_string(), state: "never updated".to_owned() }
         });
         Ok(StatusReply {
             cluster: self.cluster.clone(),

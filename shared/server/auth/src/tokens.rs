@@ -74,7 +74,8 @@ impl AuthService {
             .into(),
             other => state::conflict("token", other),
         })?;
-        self.record(events::resource_written(&resource, true, caller).into_iter().collect()).await?;
+        self.record(events::resource_written(&resource, true, caller).into_iter().collect())
+            .await?;
         Ok(CreateTokenReply { token: secret, roles: ask.roles, expires, ca_pins: self.ca_pins()? })
     }
 

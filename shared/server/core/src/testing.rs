@@ -209,7 +209,10 @@ impl Authority for FakeAuthority {
         Ok(())
     }
 
-    async fn renew_sessions(&self, _: Vec<SessionId>) -> Result<std::time::Duration, AuthorityError> {
+    async fn renew_sessions(
+        &self,
+        _: Vec<SessionId>,
+    ) -> Result<std::time::Duration, AuthorityError> {
         self.here().map_err(AuthorityError::Unavailable)?;
         Ok(std::time::Duration::from_secs(60))
     }

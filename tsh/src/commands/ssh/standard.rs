@@ -118,11 +118,7 @@ async fn read_terminal(
     }
 }
 
-fn read_blocking(
-    mut typing: Typing,
-    start: oneshot::Receiver<()>,
-    sender: &mpsc::Sender<Bytes>,
-) {
+fn read_blocking(mut typing: Typing, start: oneshot::Receiver<()>, sender: &mpsc::Sender<Bytes>) {
     if start.blocking_recv().is_err() {
         return;
     }
@@ -222,12 +218,15 @@ mod tests {
 
     #[test]
     fn a_terminal_is_opened_once_more_and_blocks_nobody_else() {
-        let pty = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+        let pty =
+            rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)
+                .unwrap();
         rustix::pty::grantpt(&pty).unwrap();
         rustix::pty::unlockpt(&pty).unwrap();
         let name = rustix::pty::ptsname(&pty, Vec::new()).unwrap();
         let shared =
-            rustix::fs::open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+            rustix::fs::open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty())
+                .unwrap();
         let own = own_terminal(shared.as_fd(), OFlags::WRONLY).unwrap();
         assert!(!rustix::fs::fcntl_getfl(&shared).unwrap().contains(OFlags::NONBLOCK));
         // Nobody reads at the other end: it takes some, and then says that it is full instead of waiting.

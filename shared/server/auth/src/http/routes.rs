@@ -16,10 +16,11 @@ use shared_api::{
     AuthoritiesReply, ClusterState, CompleteUpload, CreateTokenReply, CreateTokenRequest,
     EmitRequest, ExportQuery, ForceQuery, HostCertReply, HostCertRequest, InviteInfo,
     InviteInfoRequest, InviteUserRequest, JoinReply, JoinRequest, LoginReply, LoginRequest,
-    MeReply, NodesReply, ProxyHostCertRequest, QueryReply, QueryRequest, RecorderCertRequest, RecordingsQuery,
-    RecordingsReply, RenewRequest, RenewSessions, RenewedSessions, ResetUserRequest, ResourceList, ResourceReply,
-    SessionRecordingReply, SignupReply, SignupRequest, StateQuery, StatusReply, UpdateUserRequest,
-    UserCertsRequest, UserTokenReply, limits, paths,
+    MeReply, NodesReply, ProxyHostCertRequest, QueryReply, QueryRequest, RecorderCertRequest,
+    RecordingsQuery, RecordingsReply, RenewRequest, RenewSessions, RenewedSessions,
+    ResetUserRequest, ResourceList, ResourceReply, SessionRecordingReply, SignupReply,
+    SignupRequest, StateQuery, StatusReply, UpdateUserRequest, UserCertsRequest, UserTokenReply,
+    limits, paths,
 };
 use shared_types::{SessionId, UserName};
 use uuid::Uuid;
