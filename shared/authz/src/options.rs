@@ -17,6 +17,8 @@ pub struct MergedOptions {
     pub remote_port_forwarding: bool,
     /// Whether files may be copied: any role's no wins.
     pub ssh_file_copy: bool,
+    /// Whether logins that do not name the server are not signed: any role's yes.
+    pub ssh_hostbound_only: bool,
     /// Whether X11 may be forwarded: any role's yes.
     pub permit_x11_forwarding: bool,
     /// After how long without traffic a session ends: the shortest.
@@ -83,6 +85,7 @@ impl MergedOptions {
             }),
             ssh_file_copy: all().next().is_some()
                 && all().all(|options| options.ssh_file_copy.unwrap_or(true)),
+            ssh_hostbound_only: any(|options| options.ssh_hostbound_only, false),
             permit_x11_forwarding: any(|options| options.permit_x11_forwarding, false),
             client_idle_timeout: all()
                 .filter_map(|options| options.client_idle_timeout)
@@ -156,7 +159,7 @@ mod tests {
     fn merge_rules() {
         let both = merged(&[
             json!({"max_session_ttl": "8h", "forward_agent": true, "port_forwarding": false, "ssh_file_copy": false,
-                   "client_idle_timeout": "10m", "record_session": {"default": "strict"}, "max_sessions": 10}),
+                   "client_idle_timeout": "10m", "ssh_hostbound_only": "yes", "record_session": {"default": "strict"}, "max_sessions": 10}),
             json!({"max_session_ttl": "12h", "port_forwarding": true, "client_idle_timeout": "0", "cert_format": "oldssh",
                    "disconnect_expired_cert": true, "max_sessions": 3, "require_session_mfa": "yes", "pin_source_ip": "yes"}),
         ]);
@@ -165,6 +168,7 @@ mod tests {
             both.forward_agent && both.port_forwarding && !both.ssh_file_copy && both.pin_source_ip
         );
         assert_eq!(both.client_idle_timeout, Some(Duration::from_secs(600)));
+        assert!(both.ssh_hostbound_only && !merged(&[json!({})]).ssh_hostbound_only);
         assert_eq!(both.disconnect_expired_cert, Some(true));
         assert_eq!(both.record_session_ssh, Strictness::Strict);
         assert_eq!(both.max_sessions, Some(3));

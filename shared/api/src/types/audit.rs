@@ -200,6 +200,9 @@ pub struct SessionRecordingReply {
     pub mode: RecordingMode,
     /// Whether the proxy demands host certificates of targets.
     pub proxy_checks_host_keys: bool,
+    /// Whether the caller's roles allow only logins that name the server.
+    #[serde(default)]
+    pub hostbound_only: bool,
 }
 
 /// `POST /v1/uploads/{upload}/{sid}/complete`.

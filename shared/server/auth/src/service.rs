@@ -426,10 +426,11 @@ impl AuthService {
         Ok(format!("{}\n", text.trim_end()))
     }
 
-    /// Where sessions are recorded.
-    pub fn session_recording(&self) -> SessionRecordingReply {
+    /// Where sessions are recorded, and what the caller's client has to keep to.
+    pub fn session_recording(&self, caller: &Caller) -> SessionRecordingReply {
         let state = self.current_state();
         SessionRecordingReply {
+            hostbound_only: caller.is_user() && self.role_set(caller).options().ssh_hostbound_only,
             mode: state.recording.spec.mode,
             proxy_checks_host_keys: state.recording.spec.proxy_checks_host_keys,
         }

@@ -3,6 +3,7 @@
 //! Unbound → (one good bind) → Bound → … ; whatever the rules call fatal leads to Closed, and nothing
 //! leads out of it. A bind with a plain host key is a question first, where such keys are not ruled out.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -60,6 +61,7 @@ pub struct EmbeddedAgent {
     policy: Policy,
     budget: Budget,
     host_keys: OnceLock<Arc<dyn HostKeys>>,
+    hostbound_only: AtomicBool,
     last_refusal: Mutex<Option<String>>,
 }
 
@@ -69,6 +71,7 @@ impl EmbeddedAgent {
     pub fn new(key: Arc<AgentKey>, policy: Policy) -> Arc<Self> {
         Arc::new(Self {
             key,
+            hostbound_only: AtomicBool::new(!policy.plain_publickey),
             policy,
             budget: Budget::default(),
             host_keys: OnceLock::new(),
@@ -82,6 +85,11 @@ impl EmbeddedAgent {
     pub fn ask_about_plain_keys(&self, host_keys: Arc<dyn HostKeys>) {
         // The first stays: who decides does not change under a running connection.
         let _ = self.host_keys.set(host_keys);
+    }
+
+    /// From now on a request that leaves the host out is refused, whatever the policy said.
+    pub fn refuse_plain_publickey(&self) {
+        self.hostbound_only.store(true, Ordering::Release);
     }
 
     /// Call for each session channel that is about to be opened.
@@ -318,7 +326,7 @@ impl AgentSession {
         let policy = &self.agent.policy;
         let plain = check_sign(&self.agent.key, bound, Some(policy.login.as_str()), asked)?;
         if plain {
-            if !policy.plain_publickey {
+            if self.agent.hostbound_only.load(Ordering::Acquire) {
                 return Err(Refusal::PlainPublicKey);
             }
             tracing::info!(host = %policy.host, "target does not know hostbound authentication");

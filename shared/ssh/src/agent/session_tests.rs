@@ -533,6 +533,17 @@ fn plain_publickey_is_signed_unless_the_role_refuses_it() {
     let hostbound = scene.request();
     let answer = channel.handle(&sign(&scene.key, &hostbound), now());
     assert!(matches!(answer.reply, Reply::Signature(_)));
+
+    // What auth says of the role comes when the agent is there already.
+    let later = EmbeddedAgent::new(Arc::clone(&scene.key), policy(&scene.cluster));
+    later.refuse_plain_publickey();
+    let mut channel = later.channel().unwrap();
+    channel.handle(&scene.node.bind(SID, false), now());
+    assert_refused!(
+        channel.handle(&sign(&scene.key, &data), now()),
+        Refusal::PlainPublicKey,
+        close: false
+    );
 }
 
 #[test]

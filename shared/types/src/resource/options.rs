@@ -150,6 +150,9 @@ pub struct RoleOptions {
     /// Whether files may be copied.
     #[serde(deserialize_with = "flex::option_bool", skip_serializing_if = "Option::is_none")]
     pub ssh_file_copy: Option<bool>,
+    /// Whether `tsh` signs only logins that name the server, which an sshd before 8.9 cannot ask for.
+    #[serde(deserialize_with = "flex::option_bool", skip_serializing_if = "Option::is_none")]
+    pub ssh_hostbound_only: Option<bool>,
     /// Whether X11 may be forwarded.
     #[serde(deserialize_with = "flex::option_bool", skip_serializing_if = "Option::is_none")]
     pub permit_x11_forwarding: Option<bool>,

@@ -111,6 +111,9 @@ pub(super) async fn connect(
     };
     let (recording, proxy) = tokio::try_join!(recording, proxy)?;
     let recording_expected = recording.mode.is_proxy();
+    if recording.hostbound_only {
+        agent.refuse_plain_publickey();
+    }
     let plain_keys =
         (!recording.proxy_checks_host_keys).then(|| Arc::clone(&host_keys) as Arc<dyn HostKeys>);
     if let Some(plain_keys) = &plain_keys {

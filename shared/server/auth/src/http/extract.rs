@@ -16,7 +16,7 @@ use crate::error::AuthError;
 use crate::service::AuthService;
 
 /// Any caller with a valid certificate.
-pub(crate) struct Known;
+pub(crate) struct Known(pub(crate) Caller);
 
 /// A user, or the local administrator.
 pub(crate) struct UserOrAdmin(pub(crate) Caller);
@@ -84,8 +84,7 @@ impl FromRequestParts<Arc<AuthService>> for Known {
         parts: &mut Parts,
         service: &Arc<AuthService>,
     ) -> Result<Self, Refusal> {
-        caller(parts, service).await?;
-        Ok(Self)
+        Ok(Self(caller(parts, service).await?))
     }
 }
 

@@ -167,8 +167,11 @@ async fn nodes(UserOrAdmin(caller): UserOrAdmin, State(auth): Auth) -> Reply<Nod
     Ok(Json(auth.nodes(&caller).await?))
 }
 
-async fn session_recording(_: Known, State(auth): Auth) -> Reply<SessionRecordingReply> {
-    Ok(Json(auth.session_recording()))
+async fn session_recording(
+    Known(caller): Known,
+    State(auth): Auth,
+) -> Reply<SessionRecordingReply> {
+    Ok(Json(auth.session_recording(&caller)))
 }
 
 async fn list_resources(

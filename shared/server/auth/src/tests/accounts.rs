@@ -413,6 +413,14 @@ async fn resources_keep_to_rights_revisions_and_origin() {
     assert_eq!(kind(bed.service.create_resource(&admin, "role", json!({"kind": "role", "metadata": {"name": "x"}, "spec": {"allow": {"logns": []}}}), false).await), ErrorKind::BadRequest);
     // A role in use stays.
     bed.user("joe", &["dev"], &[]).await;
+    // What a role asks of the client is told to those who hold it.
+    let joe = bed.caller("joe").await;
+    assert!(!bed.service.session_recording(&joe).hostbound_only);
+    let mut strict = role("dev", "three");
+    strict["spec"]["options"] = json!({"ssh_hostbound_only": true});
+    bed.service.create_resource(&admin, "role", strict, true).await.unwrap();
+    assert!(bed.service.session_recording(&joe).hostbound_only);
+    assert!(!bed.service.session_recording(&admin).hostbound_only);
     assert_eq!(
         kind(bed.service.delete_resource(&admin, "role", "dev").await),
         ErrorKind::BadRequest
@@ -420,28 +428,28 @@ async fn resources_keep_to_rights_revisions_and_origin() {
     // The configuration file's word.
     let off = json!({"kind": "session_recording_config", "version": "v2", "spec": {"mode": "off"}});
     assert!(bed.service.create_resource(&admin, "recconfig", off.clone(), false).await.is_err());
-    assert_eq!(bed.service.session_recording().mode, shared_types::RecordingMode::Proxy);
+    assert_eq!(bed.mode(), shared_types::RecordingMode::Proxy);
     bed.service.create_resource(&admin, "recconfig", off.clone(), true).await.unwrap();
-    assert_eq!(bed.service.session_recording().mode, shared_types::RecordingMode::Off);
+    assert_eq!(bed.mode(), shared_types::RecordingMode::Off);
     let sync = json!({"kind": "session_recording_config", "version": "v2", "spec": {"mode": "proxy-sync"}});
     bed.service.create_resource(&admin, "recconfig", sync, true).await.unwrap();
-    assert_eq!(bed.service.session_recording().mode, shared_types::RecordingMode::ProxySync);
+    assert_eq!(bed.mode(), shared_types::RecordingMode::ProxySync);
     bed.service.close().await;
     drop(bed);
     // The file wins at the next start; without it, what it said goes.
     let bed = Bed::open(settings.clone()).await;
-    assert_eq!(bed.service.session_recording().mode, shared_types::RecordingMode::Proxy);
+    assert_eq!(bed.mode(), shared_types::RecordingMode::Proxy);
     bed.service.close().await;
     drop(bed);
     settings.recording = None;
     let bed = Bed::open(settings.clone()).await;
-    assert_eq!(bed.service.session_recording().mode, shared_types::RecordingMode::Node);
+    assert_eq!(bed.mode(), shared_types::RecordingMode::Node);
     // Nobody set it now, so setting it needs no force, and it stays.
     bed.service.create_resource(&bed.admin(), "recconfig", off, false).await.unwrap();
     bed.service.close().await;
     drop(bed);
     let bed = Bed::open(settings).await;
-    assert_eq!(bed.service.session_recording().mode, shared_types::RecordingMode::Off);
+    assert_eq!(bed.mode(), shared_types::RecordingMode::Off);
     let events = bed.events().await;
     for kind in
         ["role.created T9000I", "role.updated T9002I", "session_recording_config.update TCREC003I"]

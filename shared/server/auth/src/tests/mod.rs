@@ -138,6 +138,11 @@ impl Bed {
         self.service.caller(&der[0], here()).await.unwrap()
     }
 
+    /// Where sessions are recorded.
+    pub(crate) fn mode(&self) -> shared_types::RecordingMode {
+        self.service.session_recording(&self.admin()).mode
+    }
+
     /// Stores a role out of YAML-like JSON.
     pub(crate) async fn role(&self, name: &str, allow: serde_json::Value) {
         let document = serde_json::json!({"kind": "role", "version": "v7", "metadata": {"name": name}, "spec": {"allow": allow}});
