@@ -31,7 +31,7 @@ pub(crate) fn build(what: &[&str], release: bool) -> Result<()> {
     let mut command = cargo();
     command.args(["build", "--workspace", "--locked"]).args(what);
     if release {
-        command.arg("--release");
+        command.args(["--profile", "dist"]);
     }
     succeed(&mut command)
 }
@@ -40,7 +40,7 @@ pub(crate) fn build(what: &[&str], release: bool) -> Result<()> {
 pub(crate) fn target(release: bool) -> PathBuf {
     let base =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    base.join(if release { "release" } else { "debug" })
+    base.join(if release { "dist" } else { "debug" })
 }
 
 /// Runs one of our built programs.
