@@ -16,7 +16,7 @@ mod text;
 
 pub use error::{CliError, ExitCode, report, run_main};
 pub use format::{Format, UnknownFormat, print_json_line, print_structured, write_structured};
-pub use output::OutputFile;
+pub use output::{OutputFile, unnamed_file};
 pub use program::{answer_shell, parse, print_completion};
 pub use progress::Progress;
 pub use prompt::{PromptError, Prompter};

@@ -62,6 +62,14 @@ impl OutputFile {
     }
 }
 
+/// A file without a name, readable by nobody else, that goes with the program.
+pub fn unnamed_file() -> Result<File, CliError> {
+    tempfile::tempfile().map_err(|error| {
+        let folder = std::env::temp_dir();
+        CliError::wrap(format!("make a file in {}", folder.display()), &error)
+    })
+}
+
 fn exists(target: &Path) -> CliError {
     CliError::new(format!("{} exists", target.display())).hint("--overwrite replaces it")
 }

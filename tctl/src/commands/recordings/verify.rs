@@ -117,7 +117,7 @@ async fn fetched(
     authority: &TrustedAuthority,
 ) -> Result<Report, CliError> {
     let mut stream = connection.api.recording(&session).await.map_err(Connection::error)?;
-    let mut file = temporary()?;
+    let mut file = shared_cli::unnamed_file()?;
     while let Some(piece) = stream.next().await.map_err(Connection::error)? {
         file.write_all(&piece)?;
     }
@@ -242,20 +242,4 @@ fn item(name: &str, outcome: &Result<Report, CliError>) -> Value {
             "time": time(seal.time),
         })),
     })
-}
-
-/// A file without a name, readable by nobody else, that goes with the program.
-fn temporary() -> Result<File, CliError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = std::env::temp_dir().join(format!("tctl-{}", uuid::Uuid::new_v4()));
-    let mut options = File::options();
-    let file = options
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| CliError::wrap(format!("make {}", path.display()), &error))?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
 }

@@ -68,7 +68,7 @@ impl Source {
 
     async fn find(ctx: &Ctx, named: &str) -> Result<Self, CliError> {
         if named == "-" {
-            let mut file = temporary()?;
+            let mut file = shared_cli::unnamed_file()?;
             std::io::copy(&mut std::io::stdin().lock(), &mut file)?;
             return Ok(Self { file: Arc::new(file), session: None, is_file: true });
         }
@@ -92,7 +92,7 @@ impl Source {
         })?;
         if !file.metadata()?.is_file() {
             // A pipe, which can be read once.
-            let mut copy = temporary()?;
+            let mut copy = shared_cli::unnamed_file()?;
             std::io::copy(&mut file, &mut copy)?;
             file = copy;
         }
@@ -113,7 +113,7 @@ impl Source {
 }
 
 async fn fetch(ctx: &Ctx, session: SessionId) -> Result<File, CliError> {
-    let mut file = temporary()?;
+    let mut file = shared_cli::unnamed_file()?;
     fetch_into(ctx, session, &mut file).await?;
     Ok(file)
 }
@@ -143,20 +143,4 @@ pub(in crate::commands) async fn fetch_into(
     }
     progress.finish();
     Ok(())
-}
-
-/// A file without a name, readable by nobody else, that goes with the program.
-fn temporary() -> Result<File, CliError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = std::env::temp_dir().join(format!("tsh-{}", uuid::Uuid::new_v4()));
-    let mut options = File::options();
-    let file = options
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| CliError::wrap(format!("make {}", path.display()), &error))?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
 }

@@ -360,18 +360,8 @@ pub(crate) fn not_admitted(
     connection: ConnectionMetadata,
     proxy: HostId,
 ) -> AuditEvent {
-    AuthAttempt {
-        server: ServerMetadata {
-            namespace: "default".into(),
-            server_id: proxy.to_string(),
-            ..ServerMetadata::default()
-        },
-        user: UserMetadata { login: cut(login), ..UserMetadata::default() },
-        connection,
-        status: Status { error: cut(why), ..Status::default() },
-        ..AuthAttempt::default()
-    }
-    .into()
+    let user = UserMetadata { login: cut(login), ..UserMetadata::default() };
+    attempt(user, why, connection, proxy)
 }
 
 /// Somebody who proved who they are at the listener of `proxy`, and may do nothing.
@@ -382,14 +372,23 @@ pub(crate) fn shut_out(
     ends: Ends,
     proxy: HostId,
 ) -> AuditEvent {
+    attempt(user(identity, login), why, connection(ends), proxy)
+}
+
+fn attempt(
+    user: UserMetadata,
+    why: &str,
+    connection: ConnectionMetadata,
+    proxy: HostId,
+) -> AuditEvent {
     AuthAttempt {
         server: ServerMetadata {
             namespace: "default".into(),
             server_id: proxy.to_string(),
             ..ServerMetadata::default()
         },
-        user: user(identity, login),
-        connection: connection(ends),
+        user,
+        connection,
         status: Status { error: cut(why), ..Status::default() },
         ..AuthAttempt::default()
     }
