@@ -61,7 +61,12 @@ pub enum Command {
     /// Manage join tokens
     #[command(visible_alias = "token")]
     Tokens(commands::tokens::TokensArgs),
-    /// Stop a user, a role, a login or a proxy at once
+    /// List SSH servers of the cluster, and let new ones in
+    #[command(visible_alias = "node")]
+    Nodes(commands::nodes::NodesArgs),
+    /// List the processes that serve the cluster
+    Inventory(commands::inventory::InventoryArgs),
+    /// Stop a user, a role, a login, a node or a proxy at once
     Lock(commands::lock::LockArgs),
     /// Print resources
     Get(commands::resources::GetArgs),
@@ -131,6 +136,8 @@ fn connected(global: &GlobalArgs, command: Command) -> Result<ExitCode, CliError
             Command::Auth(args) => commands::auth::run(&connection, args).await,
             Command::Users(args) => commands::users::run(&connection, args).await,
             Command::Tokens(args) => commands::tokens::run(&connection, args).await,
+            Command::Nodes(args) => commands::nodes::run(&connection, args).await,
+            Command::Inventory(args) => commands::inventory::run(&connection, args).await,
             Command::Lock(args) => commands::lock::run(&connection, args).await,
             Command::Get(args) => commands::resources::get(&connection, &args).await,
             Command::Create(args) => commands::resources::create(&connection, &args).await,

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use shared_testkit::cluster::PASSWORD;
 use shared_testkit::{ClusterOptions, Terminal, run, until};
 
 use crate::support::Stage;
@@ -153,10 +152,7 @@ impl Ended {
 #[test]
 fn sessions_outlive_the_auth_service() -> Result<()> {
     let mut scene = Scene::new("authkill")?;
-    let (_guard, socket) = scene.stage.agent("a")?;
-    let joe = &scene.stage.joe;
-    let _done =
-        run(joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?.ok();
+    let (_guard, socket) = scene.stage.agent_of_joe("a")?;
     let mut ssh = scene.stage.ssh(&socket, &[], &["echo while-away"])?;
     scene.stage.cluster.auth.kill()?;
     scene.go_on()?;

@@ -286,6 +286,52 @@ fn proxy_requests() -> Result<()> {
     fuzz(shared_ssh::fuzz::proxy_request, &seeds.map(|seed| seed.as_bytes().to_vec()))
 }
 
+#[test]
+fn file_copies() -> Result<()> {
+    // Each piece: side, length, bytes (shared-transfer, `fuzz`).
+    let talk = |choice: u8, lines: &[(u8, &[u8])]| {
+        let mut seed = vec![choice];
+        for (side, said) in lines {
+            seed.push(*side);
+            seed.extend(u16::try_from(said.len()).unwrap_or_default().to_be_bytes());
+            seed.extend_from_slice(said);
+        }
+        seed
+    };
+    let packet = |kind: u8, body: &[&[u8]]| {
+        let body = body.concat();
+        let length = u32::try_from(body.len() + 1).unwrap_or_default();
+        [&length.to_be_bytes()[..], &[kind], &body].concat()
+    };
+    let number = |number: u32| number.to_be_bytes();
+    let open = packet(3, &[&number(1), &number(1), b"a", &number(0x1a), &number(0)]);
+    let write = packet(6, &[&number(2), &number(1), b"h", &[0; 8], &number(3), b"abc"]);
+    let read = packet(5, &[&number(3), &number(1), b"h", &[0; 8], &number(3)]);
+    let rename = packet(18, &[&number(4), &number(1), b"a", &number(1), b"b"]);
+    let extended = packet(200, &[&number(5), &number(9), b"copy-data", &number(1), b"h", &[0; 20]]);
+    let close = packet(4, &[&number(6), &number(1), b"h"]);
+    let answers = [
+        packet(102, &[&number(1), &number(1), b"h"]),
+        packet(101, &[&number(2), &number(0), &number(0), &number(0)]),
+        packet(103, &[&number(3), &number(3), b"abc"]),
+        packet(101, &[&number(6), &number(0), &number(0), &number(0)]),
+    ];
+    let asked = [open, write, read, rename, extended, close].concat();
+    let (init, version) = (packet(1, &[&number(3)]), packet(2, &[&number(3)]));
+    let lines: [(u8, &[u8]); 4] = [(0, &init), (1, &version), (0, &asked), (1, &answers.concat())];
+    let scp: [(u8, &[u8]); 6] = [
+        (1, b"\0"),
+        (0, b"D0755 0 d\n"),
+        (1, b"\0"),
+        (0, b"C0644 3 a\n"),
+        (1, b"\0"),
+        (0, b"abc\0E\n"),
+    ];
+    let mut seeds: Vec<_> = (0..4).map(|choice| talk(choice, &lines)).collect();
+    seeds.push(talk(8, &scp));
+    fuzz(shared_transfer::fuzz::transfer, &seeds)
+}
+
 /// The control: a promise that is broken is seen.
 #[test]
 fn a_target_that_panics_is_told() {

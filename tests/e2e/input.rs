@@ -345,7 +345,7 @@ fn tokens_that_are_wrong() -> Result<()> {
     says(
         &run(&mut joining(&stage, "removed", &good, &pin)?.0, "", 30)?,
         1,
-        &["the token is not recognized"],
+        &["token not recognized"],
     );
     Ok(())
 }

@@ -40,7 +40,7 @@ fn until_closed(stream: &mut TcpStream) -> Result<Vec<u8>> {
     Ok(said)
 }
 
-fn still_serves(stage: &mut Stage) -> Result<()> {
+pub(crate) fn still_serves(stage: &mut Stage) -> Result<()> {
     let echoed = run(&mut stage.tsh_ssh(&[], &["echo", "still"]), "", 60)?.ok();
     ensure!(echoed.text() == "still\n", "{}", echoed.text());
     ensure!(stage.cluster.auth.running(), "the daemon ended");
@@ -154,11 +154,11 @@ impl client::Handler for Listener {
     }
 }
 
-fn certificate(home: &Home) -> Result<Certificate> {
+pub(crate) fn certificate(home: &Home) -> Result<Certificate> {
     Ok(parse_certificate_line(&std::fs::read_to_string(home.ssh_certificate())?)?)
 }
 
-fn key(home: &Home) -> Result<KeyPair> {
+pub(crate) fn key(home: &Home) -> Result<KeyPair> {
     Ok(KeyPair::from_openssh_pem(&std::fs::read_to_string(home.ssh_key())?)?)
 }
 
@@ -167,7 +167,7 @@ fn signature(key: &KeyPair, data: &[u8]) -> Result<Vec<u8>> {
     Ok(signature.encode_vec()?)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
 }
 

@@ -14,9 +14,10 @@ const WINDOW: usize = 256 * 1024;
 /// Part of what a client reads when a streamed session ends for the sake of its recording.
 const NOT_ACKNOWLEDGED: &str = "has not acknowledged the recording of this session";
 
-fn count() -> usize {
-    if std::env::var_os("GATEHOUSE_LONG").is_some() { 20 } else { 4 }
-}
+/// Sessions beside the one that writes much.
+const QUIET: usize = 19;
+/// All of them.
+const SESSIONS: usize = QUIET + 1;
 
 fn options(mode: &str, proxy_extra: &str) -> ClusterOptions {
     ClusterOptions {
@@ -42,8 +43,8 @@ impl Scene {
         let stage = Stage::with(name, options, "MaxStartups 200:30:400")?;
         let end = stage.scratch.path().join("end");
         let mut terminals = Vec::new();
-        for number in 0..=count() {
-            let more = if number == count() { "head -c 30000 /dev/urandom | base64; " } else { "" };
+        for number in 0..SESSIONS {
+            let more = if number == QUIET { "head -c 30000 /dev/urandom | base64; " } else { "" };
             let line = format!(
                 "stty -echo; i=0; while [ ! -e {} ]; do i=$((i+1)); echo s{number}-line-$i; {more}sleep 0.05; done; echo s{number}-over; exit 9",
                 end.display()
@@ -80,11 +81,11 @@ impl Scene {
     }
 }
 
-/// What each session's recording plays, in the order of the sessions.
-fn plays(stage: &Stage) -> Result<Vec<Vec<u8>>> {
+/// What each session's recording plays, in the order of the sessions. `others` are recorded too.
+fn plays(stage: &Stage, others: usize) -> Result<Vec<Vec<u8>>> {
     let rows = until("every recording", 60, || {
         let rows = stage.cluster.query("select distinct sid from session_upload").ok()?;
-        (rows.len() == count() + 1).then_some(rows)
+        (rows.len() == SESSIONS + others).then_some(rows)
     })?;
     let mut found = Vec::new();
     for row in &rows {
@@ -94,7 +95,7 @@ fn plays(stage: &Stage) -> Result<Vec<Vec<u8>>> {
         let begin = format!("s{number}-line-1\r\n");
         found.iter().find(|play| String::from_utf8_lossy(play).contains(&begin)).cloned()
     };
-    (0..=count()).map(|number| of(number).context(format!("no recording of {number}"))).collect()
+    (0..SESSIONS).map(|number| of(number).context(format!("no recording of {number}"))).collect()
 }
 
 /// Ids of the sessions that `tctl recordings ls` lists in a state.
@@ -114,7 +115,7 @@ fn wait_listed(stage: &Stage, state: &str, number: usize) -> Result<Vec<serde_js
 fn sync_auth_killed_sessions_end_with_the_reason_and_nothing_is_lost() -> Result<()> {
     let mut scene = Scene::new("synckill", &options("proxy-sync", "  recording_wait: 3s\n"))?;
     let uploads = scene.stage.cluster.data_dir().join("log/records/multi");
-    ensure!(std::fs::read_dir(&uploads)?.count() == count() + 1, "parts come as they are made");
+    ensure!(std::fs::read_dir(&uploads)?.count() == SESSIONS, "parts come as they are made");
     let proxy_spool = scene.stage.cluster.folder().join("proxy/log/upload/streaming/default/multi");
     ensure!(std::fs::read_dir(&proxy_spool)?.count() == 0, "nothing is on the proxy's disk");
     scene.stage.cluster.auth.kill()?;
@@ -125,7 +126,7 @@ fn sync_auth_killed_sessions_end_with_the_reason_and_nothing_is_lost() -> Result
     }
     // What was shown and not acknowledged is at most the window, and is brought when auth is back.
     stage.cluster.restart_auth()?;
-    for (number, (play, (_, capture))) in plays(&stage)?.iter().zip(&ended).enumerate() {
+    for (number, (play, (_, capture))) in plays(&stage, 0)?.iter().zip(&ended).enumerate() {
         let shown = String::from_utf8_lossy(capture);
         let session = shown.split("\r\nERROR: ").next().unwrap_or_default();
         let played = String::from_utf8_lossy(play);
@@ -137,11 +138,11 @@ fn sync_auth_killed_sessions_end_with_the_reason_and_nothing_is_lost() -> Result
             session.len()
         );
     }
-    wait_listed(&stage, "complete", count() + 1)?;
+    wait_listed(&stage, "complete", SESSIONS)?;
     let told = until("the events of it", 30, || {
         let sql =
             "select count(*) from client_disconnect where reason like '%has not acknowledged%'";
-        stage.cluster.query(sql).ok().filter(|rows| rows[0][0] == (count() + 1).to_string())
+        stage.cluster.query(sql).ok().filter(|rows| rows[0][0] == SESSIONS.to_string())
     });
     told.map(drop)
 }
@@ -183,18 +184,10 @@ fn sync_auth_frozen_stops_both_directions_and_goes_on_when_it_is_back() -> Resul
     }
     scene.let_end()?;
     let (stage, ended) = scene.finish()?;
-    wait_listed(&stage, "complete", count() + 2)?;
-    for (number, (code, capture)) in ended.iter().enumerate() {
+    wait_listed(&stage, "complete", SESSIONS + 1)?;
+    for (number, (play, (code, capture))) in plays(&stage, 1)?.iter().zip(&ended).enumerate() {
         ensure!(*code == 9, "session {number}: {code}");
-        let begin = format!("s{number}-line-1\r\n");
-        let found = until("its recording", 30, || {
-            let rows = stage.cluster.query("select sid from session_upload").ok()?;
-            rows.iter().find_map(|row| {
-                let play = stage.joe.run(["play", "--format=text", &row[0]]).ok()?.stdout;
-                String::from_utf8_lossy(&play).contains(&begin).then_some(play)
-            })
-        })?;
-        ensure!(found == *capture, "session {number}: {} of {} bytes", found.len(), capture.len());
+        ensure!(play == capture, "session {number}: {} of {} bytes", play.len(), capture.len());
     }
     Ok(())
 }
@@ -206,10 +199,7 @@ fn sync_no_session_starts_without_auth_and_no_target_hears_of_it() -> Result<()>
         &options("proxy-sync", "  recording_wait: 2s\n"),
         "LogLevel VERBOSE",
     )?;
-    let (_guard, socket) = stage.agent("a")?;
-    let mut login = stage.joe.login_command();
-    let password = format!("{}\n", shared_testkit::cluster::PASSWORD);
-    let _done = run(login.env("SSH_AUTH_SOCK", &socket), password, 60)?.ok();
+    let (_guard, socket) = stage.agent_of_joe("a")?;
     let mut ssh = stage.ssh(&socket, &[], &["echo in"])?;
     assert_eq!(run(&mut ssh, "", 60)?.ok().text(), "in\n");
     let start = until("the start", 20, || {
@@ -234,7 +224,7 @@ fn sync_proxy_killed_leaves_a_truncated_recording() -> Result<()> {
     let mut scene = Scene::new("syncproxy", &options("proxy-sync", ""))?;
     scene.stage.cluster.proxy.as_mut().context("a proxy")?.kill()?;
     let (mut stage, ended) = scene.finish()?;
-    let truncated = wait_listed(&stage, "truncated", count() + 1)?;
+    let truncated = wait_listed(&stage, "truncated", SESSIONS)?;
     for end in &truncated {
         ensure!(end["recovered"].as_str().is_some_and(|by| by.contains("auth")), "{end}");
         ensure!(end["recording_until"].is_string(), "{end}");
@@ -242,7 +232,7 @@ fn sync_proxy_killed_leaves_a_truncated_recording() -> Result<()> {
     stage.cluster.restart_proxy()?;
     let states = stage.cluster.query("select distinct recording_state from session_upload")?;
     assert_eq!(states, [["truncated"]]);
-    for (number, (play, (_, capture))) in plays(&stage)?.iter().zip(&ended).enumerate() {
+    for (number, (play, (_, capture))) in plays(&stage, 0)?.iter().zip(&ended).enumerate() {
         let common = play.iter().zip(capture).take_while(|(a, b)| a == b).count();
         // Behind the end of the session tsh says what it thinks of that.
         let lost = capture.len() - common;
@@ -252,27 +242,17 @@ fn sync_proxy_killed_leaves_a_truncated_recording() -> Result<()> {
     Ok(())
 }
 
-/// A role whose sessions are recorded or do not run.
-fn strict_user(stage: &Stage) -> Result<Home> {
-    let _created = stage.cluster.create(
-        "kind: role\nversion: v7\nmetadata:\n  name: strict\nspec:\n  options:\n    record_session:\n      default: strict\n",
-    )?;
-    stage.cluster.user("ann", "access,auditor,loopback,strict", &stage.login)
-}
-
 /// A session of `user` that writes 4 MB of noise in 8 seconds.
 fn noisy(stage: &Stage, user: &Home) -> Result<Outcome> {
     let line = "i=0; while [ $i -lt 40 ]; do i=$((i+1)); head -c 100000 /dev/urandom; sleep 0.2; done; echo over";
-    let mut tsh = user.tsh();
-    tsh.arg("ssh").arg(format!("--port={}", stage.sshd.port)).arg(stage.target()).arg(line);
-    run(&mut tsh, "", 120)
+    run(&mut stage.tsh_ssh_of(user, &[], &[line]), "", 120)
 }
 
 #[test]
 fn async_disk_full_ends_strict_sessions_and_leaves_a_gap_in_others() -> Result<()> {
     let extra = "  recording_spool_bytes: 600000\n  recording_wait: 1s\n";
     let stage = Stage::with("diskfull", &options("proxy", extra), "")?;
-    let ann = strict_user(&stage)?;
+    let ann = stage.strict_user()?;
     let strict = noisy(&stage, &ann)?;
     ensure!(strict.code == 255, "{}", strict.code);
     ensure!(strict.stderr.contains("its recording is mandatory"), "{}", strict.stderr);

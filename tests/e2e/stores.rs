@@ -1,7 +1,7 @@
 //! Recordings in object stores: a real S3-compatible server and one of Google's API, behind the built programs.
 
 use anyhow::{Context, Result, ensure};
-use shared_testkit::stores::{S3_KEY, S3_REGION, S3_SECRET};
+use shared_testkit::stores::S3_SECRET;
 use shared_testkit::{ClusterOptions, ObjectServer, Scratch, Terminal, run, until};
 
 use crate::support::Stage;
@@ -11,16 +11,8 @@ const BUCKET: &str = "audit-bucket";
 fn s3(scratch: &Scratch) -> Result<Option<(ObjectServer, ClusterOptions)>> {
     let Some(server) = ObjectServer::start_s3(&scratch.folder("s3")?)? else { return Ok(None) };
     server.make_bucket(BUCKET, true)?;
-    let uri = format!(
-        "s3://{BUCKET}/records?endpoint={}&insecure=true&region={S3_REGION}",
-        server.address()
-    );
-    let env = [("AWS_ACCESS_KEY_ID", S3_KEY), ("AWS_SECRET_ACCESS_KEY", S3_SECRET)];
-    let options = ClusterOptions {
-        auth_extra: format!("  audit_sessions_uri: \"{uri}\"\n"),
-        env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        ..ClusterOptions::default()
-    };
+    let mut options = ClusterOptions::default();
+    ObjectServer::keeps_recordings(BUCKET, &server.address(), &mut options);
     Ok(Some((server, options)))
 }
 

@@ -1,7 +1,6 @@
 //! Interactive sessions: what the test's own terminal received is what the recording plays.
 
 use anyhow::Result;
-use shared_testkit::cluster::PASSWORD;
 use shared_testkit::{Terminal, run};
 
 use crate::support::Stage;
@@ -46,10 +45,7 @@ fn tsh_terminal_plays_back_byte_for_byte() -> Result<()> {
 #[test]
 fn openssh_terminal_plays_back_byte_for_byte() -> Result<()> {
     let stage = Stage::new("ptyplain")?;
-    let (_guard, socket) = stage.agent("a")?;
-    let _done =
-        run(stage.joe.login_command().env("SSH_AUTH_SOCK", &socket), format!("{PASSWORD}\n"), 60)?
-            .ok();
+    let (_guard, socket) = stage.agent_of_joe("a")?;
     let mut terminal =
         Terminal::start(&mut stage.ssh(&socket, &["-o", "LogLevel=QUIET"], &[])?, 100, 30)?;
     drive(&mut terminal)?;
@@ -77,5 +73,18 @@ fn exit_status_and_signals_come_back() -> Result<()> {
     let port = shared_testkit::free_port()?;
     let _failed =
         stage.joe.run(["ssh", &format!("--port={port}"), &stage.target(), "true"])?.fails(255, "");
+    Ok(())
+}
+
+/// The near terminal passes bytes as they are from the first one on: a line does not end with one return too many.
+#[test]
+fn the_first_line_is_not_altered_by_the_near_terminal() -> Result<()> {
+    let stage = Stage::with("ptyfirst", &Default::default(), "SetEnv HOME=/nonexistent")?;
+    for _ in 0..10 {
+        let mut tsh = stage.tsh_ssh(&["-t"], &["echo first; echo second"]);
+        let (code, seen) = Terminal::start(&mut tsh, 80, 24)?.finish(30)?;
+        assert_eq!(code, 0);
+        assert_eq!(String::from_utf8_lossy(&seen), "first\r\nsecond\r\n");
+    }
     Ok(())
 }

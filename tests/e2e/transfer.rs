@@ -12,7 +12,7 @@ use crate::support::Stage;
 const MIB: usize = 1 << 20;
 
 /// Bytes that no compressor or repeated buffer can fake.
-fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length);
     while bytes.len() < length {

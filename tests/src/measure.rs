@@ -19,9 +19,15 @@ pub fn process_cpu(id: u32) -> f64 {
 
 /// Resident memory of a process, in KiB.
 pub fn process_memory(id: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or_default()
+    shared_testkit::memory::resident(id).unwrap_or_default() as f64
+}
+
+/// A ratio beside what is asked of it.
+pub fn target(name: &str, ratio: f64, wanted: std::ops::RangeInclusive<f64>) {
+    let (from, to) = (wanted.start(), wanted.end());
+    let asked = if to.is_finite() { format!("at most {to}") } else { format!("at least {from}") };
+    let met = if wanted.contains(&ratio) { "met" } else { "MISSED" };
+    println!("  {name}: {ratio:.2}x, target {asked}x: {met}");
 }
 
 /// One measurement in several ways.

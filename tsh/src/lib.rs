@@ -90,6 +90,10 @@ pub enum Command {
     Ls(commands::ls::LsArgs),
     /// Open a shell or run a command on a server
     Ssh(commands::ssh::SshArgs),
+    /// Copy files to or from a server
+    Scp(commands::scp::ScpArgs),
+    /// Lead other programs through the proxy
+    Proxy(commands::proxy::ProxyArgs),
     /// Print an OpenSSH client configuration
     Config(commands::config::ConfigArgs),
     /// Offer the certificates on an ssh-agent socket
@@ -137,6 +141,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, CliErro
         Command::Recordings(args) => wait(commands::recordings::run(&ctx, &args)),
         Command::Ssh(args) => {
             wait_on(Builder::new_current_thread(), commands::ssh::run(&ctx, args))
+        }
+        Command::Scp(args) => wait(commands::scp::run(&ctx, args)),
+        Command::Proxy(args) => {
+            wait_on(Builder::new_current_thread(), commands::proxy::run(&ctx, args))
         }
         Command::Agent(args) => wait(commands::agent::run(&ctx, args)),
     }

@@ -15,6 +15,7 @@ const HEIGHTS: &[(&str, u8)] = &[
     ("shared-pki", 1),
     ("shared-authz", 1),
     ("shared-recording", 2),
+    ("shared-transfer", 2),
     ("shared-transport", 2),
     ("shared-config", 2),
     ("shared-ssh", 3),
@@ -26,6 +27,7 @@ const HEIGHTS: &[(&str, u8)] = &[
     ("server-query", 5),
     ("server-auth", 6),
     ("server-proxy", 6),
+    ("server-ssh", 6),
     ("tsh", 7),
     ("tctl", 7),
     ("server-daemon", 7),
@@ -47,11 +49,27 @@ const SINGLE_HOMES: &[(&str, &[&str])] = &[
 const UNREACHABLE: &[(&str, &[&str])] = &[
     (
         "tsh",
-        &["datafusion", "sqlx", "libsqlite3-sys", "server-core", "server-auth", "server-proxy"],
+        &[
+            "datafusion",
+            "sqlx",
+            "libsqlite3-sys",
+            "server-core",
+            "server-auth",
+            "server-proxy",
+            "server-ssh",
+        ],
     ),
     (
         "tctl",
-        &["datafusion", "sqlx", "libsqlite3-sys", "server-core", "server-auth", "server-proxy"],
+        &[
+            "datafusion",
+            "sqlx",
+            "libsqlite3-sys",
+            "server-core",
+            "server-auth",
+            "server-proxy",
+            "server-ssh",
+        ],
     ),
     ("server-daemon", &["datafusion"]),
 ];

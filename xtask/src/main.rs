@@ -1,9 +1,11 @@
-//! Developer tasks: `cargo xtask demo|test|bench|completions|layers`. Each sets up what it needs.
+//! Developer tasks: `cargo xtask demo|test|bench|chaos|stream|completions|layers`. Each sets up what it needs.
 
+mod chaos;
 mod completions;
 mod layers;
 mod packages;
 mod run;
+mod stream;
 mod test;
 
 use anyhow::Result;
@@ -32,6 +34,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Kill, freeze, fill and cut at random moments of live sessions, and check what must be true
+    Chaos(chaos::ChaosArgs),
+    /// Send gigabytes through the proxy in each recording mode, and say what they cost in memory
+    Stream(stream::StreamArgs),
     /// Write the completion scripts into `completions/` and the manual pages into `man/`
     Completions {
         /// Only compare, and fail when they differ
@@ -55,6 +61,8 @@ fn main() -> Result<()> {
             run::build(&["--bins"], true)?;
             run::binary("bench", true, &args)
         }
+        Task::Chaos(args) => chaos::run(&args),
+        Task::Stream(args) => stream::run(&args),
         Task::Completions { check } => completions::run(check),
         Task::Layers => layers::check(),
     }

@@ -28,11 +28,15 @@ pub(crate) const TEST: &[Need] = &[
     need("curl", "curl"),
     need("vim.tiny", "vim-tiny"),
     need("rsync", "rsync"),
+    need("python3", "python3"),
     need("tmux", "tmux"),
     need("htop", "htop"),
     need("less", "less"),
     need("asciinema", "asciinema"),
     need("chromium", "chromium"),
+    need("testssl", "testssl.sh"),
+    need("plink", "putty-tools"),
+    need("dbclient", "dropbear-bin"),
     need("/usr/lib/x86_64-linux-gnu/libnss_wrapper.so", "libnss-wrapper"),
 ];
 
@@ -78,12 +82,21 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
-/// Python programs for the tests, in an environment of their own below the build folder. Returns the
-/// folder they are in.
+/// Python programs and libraries for the tests, in an environment of their own below the build folder. Returns the
+/// folder the programs are in, the interpreter that knows the libraries among them.
 pub(crate) fn python(programs: &[&str]) -> Result<PathBuf> {
     let environment = run::target(false).join("python");
     let folder = environment.join("bin");
-    if programs.iter().all(|program| folder.join(program).is_file()) {
+    let there = |program: &&str| {
+        let import = format!("import {program}");
+        folder.join(program).is_file()
+            || Command::new(folder.join("python3"))
+                .args(["-c", &import])
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+    };
+    if programs.iter().all(there) {
         return Ok(folder);
     }
     eprintln!("installing {}", programs.join(" "));

@@ -14,6 +14,12 @@ pub const MAX_PART: usize = 16 * 1024 * 1024;
 pub const MAX_EVENTS: usize = 512;
 /// Largest batch of events as sent, in bytes of its JSON.
 pub const MAX_EVENT_BATCH: usize = 1024 * 1024;
+/// How long a node counts as there after it last said so.
+pub const PRESENCE_LIFE: Duration = Duration::from_secs(600);
+/// How often a node says that it is there.
+pub const PRESENCE_AGAIN: Duration = Duration::from_secs(60);
+/// Most nodes of a cluster.
+pub const MAX_NODES: usize = 20_000;
 /// How long the auth service holds a `cluster-state` request that has nothing new to say.
 pub const STATE_WAIT: Duration = Duration::from_secs(25);
 /// Most host names in one certificate request.

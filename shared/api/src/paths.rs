@@ -19,8 +19,14 @@ pub const AUTHORITIES_EXPORT: &str = "/v1/authorities/export";
 pub const STATUS: &str = "/v1/status";
 /// `GET`: who the caller is.
 pub const ME: &str = "/v1/me";
-/// `GET`: hosts the caller may reach, as far as the cluster knows them.
+/// `GET` `?search&labels&query`: nodes the caller may reach.
 pub const NODES: &str = "/v1/nodes";
+/// `GET` `?after=REVISION`, role Proxy: changes of the nodes; answers when there are any, or after a while.
+pub const NODE_VIEW: &str = "/v1/node-view";
+/// `PUT`, role Node: the caller is there. `DELETE`: it goes.
+pub const PRESENCE_NODE: &str = "/v1/presence/node";
+/// `GET`: the processes that serve the cluster.
+pub const INVENTORY: &str = "/v1/inventory";
 /// `GET` lists, `POST` creates (`?force=true` replaces).
 pub const RESOURCES: &str = "/v1/resources/{kind}";
 /// `GET`, `PUT`, `DELETE`.
@@ -39,6 +45,8 @@ pub const CERTS_HOST: &str = "/v1/certs/host";
 pub const CERTS_USER: &str = "/v1/certs/user";
 /// `POST`, role Proxy: the host certificate of an inner server; never carries another role than Proxy.
 pub const CERTS_PROXY_HOST: &str = "/v1/certs/proxy-host";
+/// `POST`, role Proxy: a certificate for one login on one node without an agent.
+pub const CERTS_OPENSSH_USER: &str = "/v1/certs/openssh-user";
 /// `POST`, system roles: a certificate for the key a service signs recordings with.
 pub const CERTS_RECORDER: &str = "/v1/certs/recorder";
 /// `POST`, system roles: a service renews its own certificates.
@@ -51,15 +59,15 @@ pub const RECORDINGS: &str = "/v1/recordings";
 pub const RECORDING: &str = "/v1/recordings/{sid}";
 /// `GET`: where sessions are recorded; what `tsh` needs to know of it.
 pub const SESSION_RECORDING: &str = "/v1/session-recording";
-/// `GET` `?after=REVISION`, role Proxy: answers when there is something newer, or after a while.
+/// `GET` `?after=REVISION`, services: answers when there is something newer, or after a while.
 pub const CLUSTER_STATE: &str = "/v1/cluster-state";
 /// `POST`, system roles: durable when answered.
 pub const EVENTS: &str = "/v1/events";
-/// `PUT`, role Proxy: one part of a recording, raw.
+/// `PUT`, services: one part of a recording, raw.
 pub const UPLOAD_PART: &str = "/v1/uploads/{upload}/{sid}/{part}";
-/// `POST`, role Proxy.
+/// `POST`, services.
 pub const SESSIONS_RENEW: &str = "/v1/sessions/renew";
-/// `POST`, role Proxy.
+/// `POST`, services.
 pub const UPLOAD_COMPLETE: &str = "/v1/uploads/{upload}/{sid}/complete";
 
 /// One path segment or query value, percent-encoded.

@@ -18,7 +18,7 @@ mod validate;
 mod verb;
 
 pub use address::AddressClass;
-pub use condition::{Condition, ConditionError, WhereCtx};
+pub use condition::{Condition, ConditionError, Query, WhereCtx};
 pub use decision::{Decision, DenyReason, RuleId};
 pub use label::{LabelMatcher, PatternError};
 pub use options::MergedOptions;

@@ -1,6 +1,8 @@
 //! The options of several roles, merged by the documented rule of each.
 
-use shared_types::resource::{CertExtension, CertFormat, RoleOptions, SessionMfa};
+use shared_types::resource::{
+    CertExtension, CertFormat, RoleOptions, SessionMfa, TransferDirection,
+};
 use shared_types::{Role, Strictness};
 use std::time::Duration;
 
@@ -15,8 +17,12 @@ pub struct MergedOptions {
     pub port_forwarding: bool,
     /// Whether ports may be forwarded from the target to the client.
     pub remote_port_forwarding: bool,
-    /// Whether files may be copied: any role's no wins.
+    /// Whether files may be copied at all: any role's no wins.
     pub ssh_file_copy: bool,
+    /// Whether files may be copied to the target: every role has to allow it.
+    pub file_upload: bool,
+    /// Whether files may be copied from the target: every role has to allow it.
+    pub file_download: bool,
     /// Whether logins that do not name the server are not signed: any role's yes.
     pub ssh_hostbound_only: bool,
     /// Whether X11 may be forwarded: any role's yes.
@@ -64,6 +70,15 @@ impl MergedOptions {
             let explicit = |wanted: bool| all().any(|options| direction(options) == Some(wanted));
             !explicit(false) && (explicit(true) || any(|options| options.port_forwarding, true))
         };
+        let ssh_file_copy =
+            all().next().is_some() && all().all(|options| options.ssh_file_copy.unwrap_or(true));
+        let transfer = |direction: TransferDirection| {
+            let allows = |options: &RoleOptions| match &options.ssh_file_transfer {
+                Some(only) => only.contains(&direction),
+                None => true,
+            };
+            ssh_file_copy && all().all(allows)
+        };
         let mut cert_extensions: Vec<CertExtension> = Vec::new();
         for extension in all().flat_map(|options| &options.cert_extensions) {
             if !cert_extensions.contains(extension) {
@@ -83,8 +98,9 @@ impl MergedOptions {
             remote_port_forwarding: forwarding(|options| {
                 options.ssh_port_forwarding.as_ref()?.remote.as_ref()?.enabled
             }),
-            ssh_file_copy: all().next().is_some()
-                && all().all(|options| options.ssh_file_copy.unwrap_or(true)),
+            ssh_file_copy,
+            file_upload: transfer(TransferDirection::Upload),
+            file_download: transfer(TransferDirection::Download),
             ssh_hostbound_only: any(|options| options.ssh_hostbound_only, false),
             permit_x11_forwarding: any(|options| options.permit_x11_forwarding, false),
             client_idle_timeout: all()
@@ -179,5 +195,22 @@ mod tests {
         assert!(!explicit.port_forwarding && explicit.remote_port_forwarding);
         let ssh = merged(&[json!({"record_session": {"default": "strict", "ssh": "best_effort"}})]);
         assert_eq!(ssh.record_session_ssh, Strictness::BestEffort);
+    }
+
+    #[test]
+    fn a_way_to_copy_files_is_open_where_every_role_leaves_it_open() {
+        let ways = |options: &[Value]| {
+            let merged = merged(options);
+            (merged.file_upload, merged.file_download)
+        };
+        assert_eq!(ways(&[]), (false, false));
+        assert_eq!(ways(&[json!({})]), (true, true));
+        let (up, down) =
+            (json!({"ssh_file_transfer": ["upload"]}), json!({"ssh_file_transfer": ["download"]}));
+        assert_eq!(ways(&[up.clone(), json!({})]), (true, false));
+        assert_eq!(ways(&[json!({}), down.clone()]), (false, true));
+        assert_eq!(ways(&[up.clone(), down]), (false, false));
+        assert_eq!(ways(&[json!({"ssh_file_transfer": []})]), (false, false));
+        assert_eq!(ways(&[up, json!({"ssh_file_copy": false})]), (false, false));
     }
 }

@@ -171,6 +171,7 @@ impl RoleSet {
             traits: &self.traits,
             ctx,
             labels: None,
+            node: None,
         };
         let about =
             |rule: &CompiledRule| rule.resources.iter().any(|kind| kind == "*" || kind == resource);

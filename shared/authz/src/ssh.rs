@@ -13,13 +13,15 @@ use std::net::IpAddr;
 pub struct SshTarget<'a> {
     /// The name as the user typed it.
     pub host: &'a str,
-    /// The address that will be dialled; `None` is accepted for address literals and for registered hosts, which
-    /// have labels.
+    /// The address that will be dialled; `None` is accepted for address literals and for registered hosts.
     pub resolved: Option<IpAddr>,
     /// The port that will be dialled.
     pub port: u16,
     /// Labels of a registered host; empty for others.
     pub labels: &'a Labels,
+    /// Whether it is a node of the cluster. One says where it is, and is known by its certificate: it needs no address,
+    /// and no role has to name the address it has.
+    pub registered: bool,
     /// Whether address and port are one of the cluster's own.
     pub protected: bool,
 }
@@ -28,7 +30,24 @@ impl<'a> SshTarget<'a> {
     /// An unregistered host.
     pub fn unregistered(host: &'a str, resolved: IpAddr, port: u16) -> Self {
         static NONE: Labels = Labels::new();
-        SshTarget { host, resolved: Some(resolved), port, labels: &NONE, protected: false }
+        SshTarget {
+            host,
+            resolved: Some(resolved),
+            port,
+            labels: &NONE,
+            registered: false,
+            protected: false,
+        }
+    }
+
+    /// A node of the cluster, at its address where it has one of its own.
+    pub fn registered(
+        host: &'a str,
+        resolved: Option<IpAddr>,
+        port: u16,
+        labels: &'a Labels,
+    ) -> Self {
+        SshTarget { host, resolved, port, labels, registered: true, protected: false }
     }
 }
 
@@ -47,9 +66,14 @@ impl RoleSet {
         }
     }
 
+    /// Whether some login is allowed on a target, so that its user may know of it.
+    pub fn reaches(&self, target: &SshTarget<'_>) -> bool {
+        self.logins().iter().any(|login| self.ssh_rules(login, target).is_ok())
+    }
+
     fn ssh_rules(&self, login: &Login, target: &SshTarget<'_>) -> Result<Vec<RuleId>, DenyReason> {
         let address = target.resolved.or_else(|| target.host.parse().ok()).map(address::canonical);
-        if address.is_none() && target.labels.is_empty() {
+        if address.is_none() && !target.registered {
             return Err(DenyReason::Unresolved);
         }
         let host = target.host.trim_end_matches('.').to_ascii_lowercase();
@@ -57,6 +81,7 @@ impl RoleSet {
         let port = target.port.to_string();
         let class = match address {
             _ if target.protected => AddressClass::Cluster,
+            _ if target.registered => AddressClass::Ordinary,
             Some(address) => address::classify(address),
             None => AddressClass::Ordinary,
         };
@@ -104,6 +129,7 @@ impl RoleSet {
             traits: &self.traits,
             ctx: &ctx,
             labels,
+            node: None,
         })
     }
 

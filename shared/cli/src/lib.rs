@@ -5,6 +5,7 @@
 
 mod error;
 mod format;
+mod nodes;
 mod output;
 mod program;
 mod progress;
@@ -16,6 +17,7 @@ mod text;
 
 pub use error::{CliError, ExitCode, report, run_main};
 pub use format::{Format, UnknownFormat, print_json_line, print_structured, write_structured};
+pub use nodes::{TUNNEL, labels_text, node_address, node_table};
 pub use output::{OutputFile, unnamed_file};
 pub use program::{answer_shell, parse, print_completion};
 pub use progress::Progress;

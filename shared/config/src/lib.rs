@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod check;
 mod defaults;
 mod error;
 mod places;
@@ -12,6 +13,7 @@ mod profile;
 mod raw;
 mod resources;
 mod sessions_uri;
+mod ssh_service;
 mod teleport;
 mod yaml;
 
@@ -20,7 +22,8 @@ pub use error::ConfigError;
 pub use profile::{Profile, ProfileDir, ProfileError};
 pub use resources::read_resources;
 pub use sessions_uri::{GcsUri, S3Encryption, S3Uri, SessionsUri, SessionsUriError};
+pub use ssh_service::SshConfig;
 pub use teleport::{
-    AuthConfig, ExecRecording, JoinToken, Keypair, LogConfig, LogFormat, ProxyConfig, StaticToken,
-    TeleportConfig,
+    AuthConfig, ExecRecording, JoinToken, Keypair, ListenerMode, LogConfig, LogFormat, ProxyConfig,
+    RoutingStrategy, StaticToken, TeleportConfig,
 };

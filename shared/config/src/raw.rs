@@ -6,6 +6,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use shared_types::GoDuration;
 use shared_types::flex::{Flag, Values};
 
+use crate::ssh_service::RawSsh;
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct File {
@@ -13,7 +15,7 @@ pub(crate) struct File {
     pub(crate) teleport: Global,
     pub(crate) auth_service: Auth,
     pub(crate) proxy_service: Proxy,
-    pub(crate) ssh_service: Other,
+    pub(crate) ssh_service: RawSsh,
     pub(crate) kubernetes_service: Other,
     pub(crate) app_service: Other,
     pub(crate) db_service: Other,
@@ -33,6 +35,7 @@ pub(crate) struct Global {
     pub(crate) auth_servers: Option<Values>,
     pub(crate) proxy_server: Option<String>,
     pub(crate) ca_pin: Option<Values>,
+    pub(crate) advertise_ip: Option<String>,
     pub(crate) diag_addr: Option<String>,
     pub(crate) log: Option<Log>,
     pub(crate) ciphers: Option<Values>,
@@ -91,6 +94,8 @@ pub(crate) struct Auth {
     pub(crate) keep_alive_interval: Option<String>,
     pub(crate) keep_alive_count_max: Option<u32>,
     pub(crate) ssh_dial_timeout: Option<String>,
+    pub(crate) routing_strategy: Option<String>,
+    pub(crate) case_insensitive_routing: Option<Flag>,
     pub(crate) authentication: Option<Authentication>,
 }
 
@@ -111,6 +116,7 @@ pub(crate) struct Proxy {
     pub(crate) web_listen_addr: Option<String>,
     pub(crate) listen_addr: Option<String>,
     pub(crate) tunnel_listen_addr: Option<String>,
+    pub(crate) tunnel_public_addr: Option<Values>,
     pub(crate) public_addr: Option<Values>,
     pub(crate) ssh_public_addr: Option<Values>,
     pub(crate) https_keypairs: Option<Vec<Keypair>>,

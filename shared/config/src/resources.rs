@@ -62,6 +62,7 @@ fn read(document: &str) -> Result<Resource, Fault> {
         ResourceKind::Token => Resource::Token(typed(document)?),
         ResourceKind::Lock => Resource::Lock(typed(document)?),
         ResourceKind::Proxy => Resource::Proxy(typed(document)?),
+        ResourceKind::Node => Resource::Node(typed(document)?),
         ResourceKind::SessionRecordingConfig => Resource::SessionRecordingConfig(typed(document)?),
         ResourceKind::ClusterAuthPreference => Resource::ClusterAuthPreference(typed(document)?),
         ResourceKind::ClusterNetworkingConfig => {

@@ -26,6 +26,10 @@ codes! {
     SESSION_RECORDING_ACCESS "T2012I"
     SESSION_RECORDING_DELETE "GH2001I"
     SESSION_RECORDING_FAILED "GH2002E"
+    FILE_TRANSFER_UNTRACKED "GH3001W"
+    NODE_CREATED "GH4001I"
+    NODE_UPDATED "GH4002I"
+    NODE_DELETED "GH4003I"
     SESSION_REJECTED "T1006W"
     SUBSYSTEM "T3001I"
     SUBSYSTEM_FAILURE "T3001E"
@@ -66,27 +70,29 @@ codes! {
 /// The code of an `sftp` event: the action decides the number, the outcome the letter.
 #[must_use]
 pub fn sftp(action: i32, failed: bool) -> &'static str {
-    match (action, failed) {
-        (1, false) => SFTP_OPEN,
-        (1, true) => SFTP_OPEN_FAILURE,
-        (7, false) => "TS007I",
-        (7, true) => "TS007E",
-        (9, false) => "TS009I",
-        (9, true) => "TS009E",
-        (10, false) => "TS010I",
-        (10, true) => "TS010E",
-        (11, false) => "TS011I",
-        (11, true) => "TS011E",
-        (12, false) => "TS012I",
-        (12, true) => "TS012E",
-        (13, false) => "TS013I",
-        (13, true) => "TS013E",
-        (16, false) => "TS016I",
-        (16, true) => "TS016E",
-        (18, false) => "TS018I",
-        (18, true) => "TS018E",
-        (19, false) => "TS019I",
-        (19, true) => "TS019E",
-        _ => SFTP_DISALLOWED,
-    }
+    /// By action, 1 to 19: as it should be, and failed.
+    const BY_ACTION: [(&str, &str); 19] = [
+        (SFTP_OPEN, SFTP_OPEN_FAILURE),
+        ("TS002I", "TS002E"),
+        ("TS003I", "TS003E"),
+        ("TS004I", "TS004E"),
+        ("TS005I", "TS005E"),
+        ("TS006I", "TS006E"),
+        ("TS007I", "TS007E"),
+        ("TS008I", "TS008E"),
+        ("TS009I", "TS009E"),
+        ("TS010I", "TS010E"),
+        ("TS011I", "TS011E"),
+        ("TS012I", "TS012E"),
+        ("TS013I", "TS013E"),
+        ("TS014I", "TS014E"),
+        ("TS015I", "TS015E"),
+        ("TS016I", "TS016E"),
+        ("TS017I", "TS017E"),
+        ("TS018I", "TS018E"),
+        ("TS019I", "TS019E"),
+    ];
+    let at = usize::try_from(action).ok().and_then(|action| action.checked_sub(1));
+    let codes = at.and_then(|at| BY_ACTION.get(at));
+    codes.map_or(SFTP_DISALLOWED, |(good, bad)| if failed { bad } else { good })
 }

@@ -254,6 +254,10 @@ catalogue! {
     191 SftpSummary "sftp_summary" |_| codes::SFTP_SUMMARY;
     1001 SessionRecordingDelete "session.recording.delete" |_| codes::SESSION_RECORDING_DELETE;
     1002 SessionRecordingFailed "session.recording.failed" |_| codes::SESSION_RECORDING_FAILED;
+    1010 FileTransferUntracked "file_transfer.untracked" |_| codes::FILE_TRANSFER_UNTRACKED;
+    1020 NodeCreate "node.created" |_| codes::NODE_CREATED;
+    1021 NodeUpdate "node.updated" |_| codes::NODE_UPDATED;
+    1022 NodeDelete "node.deleted" |_| codes::NODE_DELETED;
 }
 
 /// The one field that all members have in common.

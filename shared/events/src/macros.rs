@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `string` `int32` `uint32` `int64` `uint64` `bool` | itself | itself |
 //! | `strings` | `Vec<String>` | repeated string |
+//! | `maybe_uint32` `maybe_uint64` | `Option<u32>`, `Option<u64>` | UInt32Value, UInt64Value |
 //! | `bytes` | `Bytes` | bytes |
 //! | `time` | `Timestamp` | Timestamp, always written |
 //! | `labels` | `BTreeMap<String, String>` | map |
@@ -42,6 +43,12 @@ macro_rules! messages {
     };
     (@munch $meta:tt $name:ident [$($done:tt)*] $tag:tt $f:ident: uint64 $how:tt $key:tt, $($rest:tt)*) => {
         messages! { @munch $meta $name [$($done)* { $tag $f [uint64] [u64] $how $key }] $($rest)* }
+    };
+    (@munch $meta:tt $name:ident [$($done:tt)*] $tag:tt $f:ident: maybe_uint32 $how:tt $key:tt, $($rest:tt)*) => {
+        messages! { @munch $meta $name [$($done)* { $tag $f [message, optional] [Option<u32>] $how $key }] $($rest)* }
+    };
+    (@munch $meta:tt $name:ident [$($done:tt)*] $tag:tt $f:ident: maybe_uint64 $how:tt $key:tt, $($rest:tt)*) => {
+        messages! { @munch $meta $name [$($done)* { $tag $f [message, optional] [Option<u64>] $how $key }] $($rest)* }
     };
     (@munch $meta:tt $name:ident [$($done:tt)*] $tag:tt $f:ident: bytes $how:tt $key:tt, $($rest:tt)*) => {
         messages! { @munch $meta $name [$($done)* { $tag $f [bytes = "bytes"] [prost::bytes::Bytes] $how $key }] $($rest)* }

@@ -96,6 +96,20 @@ macro_rules! scalar {
 }
 scalar!(bool => Boolean, i32 => BigInt, u32 => BigInt, i64 => BigInt, u64 => BigInt);
 
+macro_rules! optional {
+    ($($type:ty),*) => { $(
+        impl Value for Option<$type> {
+            fn is_empty(&self) -> bool {
+                self.is_none()
+            }
+            fn columns(path: &mut Vec<&'static str>, out: &mut Vec<Column>) {
+                out.push(Column::at(path, SqlType::BigInt));
+            }
+        }
+    )* };
+}
+optional!(u32, u64);
+
 impl Value for String {
     fn is_empty(&self) -> bool {
         self.as_str().is_empty()

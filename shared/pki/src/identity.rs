@@ -226,12 +226,12 @@ fn end_of(cert: &Certificate) -> DateTime<Utc> {
         .unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
-fn not_after(certificate: &X509Certificate<'_>) -> DateTime<Utc> {
+pub(crate) fn not_after(certificate: &X509Certificate<'_>) -> DateTime<Utc> {
     DateTime::from_timestamp(certificate.validity().not_after.timestamp(), 0)
         .unwrap_or(DateTime::<Utc>::MIN_UTC)
 }
 
-fn read(der: &[u8]) -> Result<X509Certificate<'_>, PkiError> {
+pub(crate) fn read(der: &[u8]) -> Result<X509Certificate<'_>, PkiError> {
     match x509_parser::parse_x509_certificate(der) {
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(PkiError::X509Read),

@@ -2,7 +2,7 @@
 
 use crate::tls_ca::{alternative_name, serial, set_validity};
 use crate::tls_key::TlsKey;
-use crate::{PkiError, pem_encode};
+use crate::{PkiError, identity, pem_encode};
 use chrono::{DateTime, Utc};
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa};
 use std::time::Duration;
@@ -46,6 +46,11 @@ pub fn self_signed(
     Ok(WebCert { cert_pem: pem_encode("CERTIFICATE", certificate.der()), key_pem: key.to_pem() })
 }
 
+/// When a certificate (DER) ends.
+pub fn valid_until(der: &[u8]) -> Result<DateTime<Utc>, PkiError> {
+    identity::read(der).map(|certificate| identity::not_after(&certificate))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +65,8 @@ mod tests {
         assert!(TlsKey::from_pem(&web.key_pem).is_ok());
         assert!(!format!("{web:?}").contains("PRIVATE"));
         let der = CertificateDer::from_pem_slice(web.cert_pem.as_bytes()).unwrap();
+        assert_eq!(valid_until(&der).unwrap(), now() + HOUR);
+        assert!(valid_until(b"nothing").is_err());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(der.clone()).unwrap();
         let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -4,6 +4,7 @@
 //! * [`agent`]: the embedded agent, which signs for one host, one user and one session only.
 //! * [`client`]: the way of a user through the proxy to a target.
 //! * [`server`], [`relay`], [`target`], [`signer`]: the recording proxy's side.
+//! * [`node`]: the server on a host where users log in.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -12,6 +13,7 @@ pub mod client;
 mod elastic;
 pub mod fuzz;
 mod guard;
+pub mod node;
 pub mod relay;
 pub mod server;
 pub mod signer;

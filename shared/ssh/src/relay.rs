@@ -3,6 +3,7 @@
 //! What must stay true:
 //! * Nothing passes that is not in the [`table`].
 //! * Output is shown to the tap before the client gets it; a slow tap or a slow client stops the target.
+//! * A session whose tap wants a [`Filter`] passes both ways through it, from the program's first byte on.
 //! * Each session channel has a connection of its own to the target, because russh opens a window again on receipt and
 //!   one unread channel stalls its whole connection. Memory that stands for a reader who does not read is bounded.
 //! * Callbacks of russh hand over and return. Only the requests that start a program wait for the target's answer
@@ -10,14 +11,16 @@
 //!
 //! Who may do what is decided by the [`InnerService`]; this module asks and obeys.
 
-mod gate;
+pub(crate) mod filter;
+pub(crate) mod gate;
 mod inner;
-mod pump;
-mod session;
-mod shared;
+pub(crate) mod pump;
+pub(crate) mod session;
+pub(crate) mod shared;
 pub mod table;
 mod tap;
 
+pub use filter::Filter;
 pub use gate::Gate;
 pub use inner::{InnerService, serve_inner};
 pub use pump::{CHANNEL_CAP, SMALL_BUFFER};

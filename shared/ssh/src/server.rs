@@ -11,10 +11,11 @@ mod ident;
 pub(crate) mod login;
 mod outer;
 mod request;
+pub(crate) mod serve;
 
 pub use config::{
     CipherOverrideError, HostIdentityKey, INNER_PACKET, ServerLimits, check_cipher_names,
-    ciphers_for, inner_server_config, server_config,
+    ciphers_for, inner_server_config, local_server_config, server_config,
 };
 pub use ident::{ClientIdent, Prefixed};
 pub use login::{AuthGate, Login};

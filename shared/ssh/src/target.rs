@@ -1,7 +1,8 @@
-//! The proxy's connection to a target: host certificate checked, authenticated with the client's forwarded agent.
+//! The proxy's connection to a target: host certificate checked, authenticated with the client's forwarded agent, or
+//! with a key of the proxy's own where the target takes that.
 //!
-//! What must stay true: nothing is sent to the agent before the target's host key has passed the caller's
-//! check; a target gets at most [`MAX_ATTEMPTS`] authentication attempts; a target can open no channel but the
+//! What must stay true: nothing is sent to the agent, and no key is asked for, before the target's host key has passed
+//! the caller's check; a target gets at most [`MAX_ATTEMPTS`] authentication attempts; a target can open no channel but the
 //! agent forwarding that was asked for. Who may be dialled was decided before; this module gets a connected stream.
 
 use std::borrow::Cow;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use russh::client::{self, AuthResult};
 use russh::keys::PublicKeyOrCertificate;
-use russh::keys::ssh_key::{Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKey};
+use russh::keys::ssh_key::{Algorithm, Certificate, EcdsaCurve, HashAlg, PrivateKey, PublicKey};
 use russh::{Channel, Preferred, SshId, cipher, compression, kex, mac};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::mpsc;
@@ -70,6 +71,9 @@ pub enum TargetError {
     /// There is no agent to ask.
     #[error("{0}")]
     NoAgent(String),
+    /// There is no key to log in with.
+    #[error("{0}")]
+    NoKey(String),
     /// The agent did not work or did not want to.
     #[error("ssh: handshake failed: {0}")]
     Agent(#[from] AgentError),
@@ -250,25 +254,50 @@ where
     F: AsyncFnOnce() -> Result<A, String>,
     A: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    let mut target = handshake(stream, options.host.clone()).await?;
+    let stream = agent().await.map_err(TargetError::NoAgent)?;
+    let ident = target.ident.clone();
+    authenticate(&mut target.handle, &ident, &options, ForwardedAgent::new(stream)).await?;
+    Ok(target)
+}
+
+/// Makes an authenticated connection over `stream` with a key that is not the client's. `key` gets it, with a
+/// certificate of it, and is called once, after the target has proved who it is.
+pub async fn connect_with_key<S, F>(
+    stream: S,
+    login: &str,
+    host: Arc<dyn HostCheck>,
+    key: F,
+) -> Result<Target, TargetError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: AsyncFnOnce() -> Result<(Arc<PrivateKey>, Certificate), String>,
+{
+    let mut target = handshake(stream, host).await?;
+    let (key, certificate) = key().await.map_err(TargetError::NoKey)?;
+    match target.handle.authenticate_openssh_cert(login, key, certificate).await? {
+        AuthResult::Success => Ok(target),
+        AuthResult::Failure { .. } => Err(TargetError::Refused),
+    }
+}
+
+/// Exchanges keys with the target, which has proved then who it is.
+async fn handshake<S>(stream: S, host: Arc<dyn HostCheck>) -> Result<Target, TargetError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (to_agents, agents) = mpsc::channel(AGENT_BACKLOG);
     let allow_agent = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let handler = TargetHandler {
-        host: Arc::clone(&options.host),
-        agents: to_agents,
-        allow_agent: Arc::clone(&allow_agent),
-    };
-    let handshake = async {
+    let handler = TargetHandler { host, agents: to_agents, allow_agent: Arc::clone(&allow_agent) };
+    let exchange = async {
         let (ident, stream) = read_ident(stream).await?;
         let handle =
             client::connect_stream(Arc::new(config()), Elastic::new(stream), handler).await?;
         Ok::<_, TargetError>((ident, handle))
     };
-    let (ident, mut handle) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
+    let (ident, handle) = tokio::time::timeout(HANDSHAKE_TIMEOUT, exchange)
         .await
         .map_err(|_| TargetError::Slow)??;
-
-    let stream = agent().await.map_err(TargetError::NoAgent)?;
-    authenticate(&mut handle, &ident, &options, ForwardedAgent::new(stream)).await?;
     Ok(Target { handle, agents: tokio::sync::Mutex::new(agents), allow_agent, ident })
 }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::forwarder::Forwarder;
 use crate::process::{Guard, Outcome, bin, command, run};
 use crate::sshd::{Sshd, SshdOptions};
 use crate::wait::until;
@@ -22,6 +24,8 @@ pub struct ClusterOptions {
     pub checks_host_keys: bool,
     /// Auth and proxy as two processes.
     pub two_processes: bool,
+    /// The proxy of two processes reaches auth through a [`Forwarder`] with this delay.
+    pub link: Option<Duration>,
     /// More lines under `teleport`, indented by two blanks, for each process.
     pub global_extra: String,
     /// More lines under `auth_service`, indented by two blanks.
@@ -40,6 +44,7 @@ impl Default for ClusterOptions {
             recording: Some("proxy".into()),
             checks_host_keys: true,
             two_processes: false,
+            link: None,
             global_extra: String::new(),
             auth_extra: String::new(),
             proxy_extra: String::new(),
@@ -61,6 +66,8 @@ pub struct Cluster {
     addresses: BTreeMap<String, String>,
     /// The pin the proxy joined with; it starts again also while auth is away.
     pin: Option<String>,
+    /// The way from proxy to auth, where it was asked for.
+    pub link: Option<Forwarder>,
 }
 
 impl Cluster {
@@ -77,8 +84,12 @@ impl Cluster {
             proxy: None,
             addresses: BTreeMap::new(),
             pin: None,
+            link: None,
         };
         cluster.wait_auth()?;
+        if let Some(delay) = options.link {
+            cluster.link = Some(Forwarder::start(cluster.address("auth"), delay)?);
+        }
         if options.two_processes {
             cluster.join_proxy()?;
         }
@@ -164,7 +175,7 @@ impl Cluster {
              auth_service:\n  enabled: no\nproxy_service:\n  enabled: yes\n  web_listen_addr: {}\n  listen_addr: {}\n  \
              public_addr: localhost\n{}ssh_service:\n  enabled: no\n",
             self.folder.join("proxy").display(),
-            self.address("auth"),
+            self.link.as_ref().map_or_else(|| self.address("auth").to_owned(), Forwarder::address),
             token.display(),
             self.options.global_extra,
             port("web"),

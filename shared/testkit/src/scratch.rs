@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
+    keep: bool,
 }
 
 impl Scratch {
@@ -19,7 +20,12 @@ impl Scratch {
             .rand_bytes(6)
             .tempdir()
             .context("make a scratch folder")?;
-        Ok(Self { path: folder.keep() })
+        Ok(Self { path: folder.keep(), keep: false })
+    }
+
+    /// Leaves it behind, for somebody to look at.
+    pub fn keep(&mut self) {
+        self.keep = true;
     }
 
     /// The folder.
@@ -52,7 +58,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if std::thread::panicking() || std::env::var_os("GATEHOUSE_KEEP").is_some() {
+        if self.keep || std::thread::panicking() || std::env::var_os("GATEHOUSE_KEEP").is_some() {
             eprintln!("kept: {}", self.path.display());
         } else {
             std::fs::remove_dir_all(&self.path).ok();

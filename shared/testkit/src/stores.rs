@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::cluster::ClusterOptions;
 use crate::process::{Guard, command, run};
 use crate::wait::{free_port, until};
 
@@ -127,6 +128,15 @@ impl ObjectServer {
     /// `127.0.0.1:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Has a cluster keep its recordings in a bucket of this S3 server, below `records`, through `address`.
+    pub fn keeps_recordings(bucket: &str, address: &str, options: &mut ClusterOptions) {
+        options.auth_extra += &format!(
+            "  audit_sessions_uri: \"s3://{bucket}/records?endpoint={address}&insecure=true&region={S3_REGION}\"\n"
+        );
+        let keys = [("AWS_ACCESS_KEY_ID", S3_KEY), ("AWS_SECRET_ACCESS_KEY", S3_SECRET)];
+        options.env.extend(keys.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     /// Makes a bucket; one of S3 keeps versions where asked.

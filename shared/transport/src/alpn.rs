@@ -10,6 +10,10 @@ pub const HTTP1: &[u8] = b"http/1.1";
 pub const PROXY_SSH: &[u8] = b"teleport-proxy-ssh";
 /// A proxy hands a client's connection on to the auth service, with the client's address in front.
 pub const AUTH_HANDOVER: &[u8] = b"gatehouse-auth-handover";
+/// An agent's tunnel to a proxy.
+pub const REVERSE_TUNNEL: &[u8] = b"teleport-reversetunnel";
+/// A proxy hands a client's connection on to an agent that it can dial, with the client's address in front.
+pub const NODE_HANDOVER: &[u8] = b"gatehouse-node-handover";
 /// What the auth API's name starts with: `teleport-auth@CLUSTER`.
 pub const AUTH_PREFIX: &str = "teleport-auth@";
 

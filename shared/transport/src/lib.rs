@@ -9,11 +9,13 @@
 mod accept;
 pub mod alpn;
 mod copy;
+pub mod handover;
 mod hello;
 mod peek;
 mod rewind;
 mod tcp;
 pub mod tls;
+pub mod tunnel;
 
 pub use accept::{AcceptLimits, Drained, serve};
 pub use copy::{Copied, CopyError, CopySide, copy_bidirectional};

@@ -7,16 +7,19 @@
 mod duration;
 pub mod flex;
 mod id;
+mod labels;
 mod name;
 pub mod resource;
 mod system_role;
 
 pub use duration::{DurationError, GoDuration};
 pub use id::{HostId, IdError, SessionId};
+pub use labels::{LabelsError, parse_labels};
 pub use name::{ClusterName, HostName, Login, NameError, RoleName, UserName};
 pub use resource::{
-    ClusterAuthPreference, ClusterNetworkingConfig, Lock, Metadata, ProvisionToken, RecordingMode,
-    Resource, ResourceError, ResourceKind, Role, SessionRecordingConfig, Strictness, User,
+    ClusterAuthPreference, ClusterNetworkingConfig, Lock, Metadata, Node, ProvisionToken,
+    RecordingMode, Resource, ResourceError, ResourceKind, Role, SessionRecordingConfig, Strictness,
+    User,
 };
 pub use system_role::{SystemRole, UnknownSystemRole};
 

@@ -3,7 +3,9 @@
 pub mod audit;
 pub mod auth;
 pub mod completion;
+pub mod inventory;
 pub mod lock;
+pub mod nodes;
 pub mod recordings;
 pub mod resources;
 pub mod status;

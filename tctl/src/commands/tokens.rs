@@ -1,9 +1,9 @@
 //! `tctl tokens`.
 
 use chrono::{DateTime, Utc};
-use shared_api::{CreateTokenRequest, Secret};
+use shared_api::{CreateTokenReply, CreateTokenRequest, Secret};
 use shared_cli::{CliError, ExitCode, Format, Table, print_structured, printable, terminal_width};
-use shared_types::{GoDuration, ResourceKind, SystemRole};
+use shared_types::{GoDuration, Labels, ResourceKind, SystemRole, parse_labels};
 
 use crate::connect::Connection;
 
@@ -18,15 +18,24 @@ pub struct TokensArgs {
 enum Verb {
     /// Create a join token
     Add {
-        /// What may join with it: proxy, …; separated by commas
+        /// What may join with it: node, proxy; separated by commas
         #[arg(long = "type", required = true, value_delimiter = ',', value_parser = system_role)]
         roles: Vec<SystemRole>,
-        /// File that holds the token, in place of a random one
+        /// The token, in place of a random one; others on this host may see it, unlike that of a file
+        #[arg(long, value_name = "TOKEN", conflicts_with = "value_file")]
+        value: Option<String>,
+        /// File that holds the token
         #[arg(long, value_name = "FILE")]
         value_file: Option<std::path::PathBuf>,
+        /// Labels to keep with it: k=v,k2=v2
+        #[arg(long)]
+        labels: Option<String>,
         /// How long it works
         #[arg(long, default_value = "30m")]
         ttl: GoDuration,
+        /// Let one service in, and no second
+        #[arg(long)]
+        single_use: bool,
         /// Output format; text prints the token only
         #[arg(long, value_enum)]
         format: Option<Format>,
@@ -36,6 +45,9 @@ enum Verb {
         /// Print the tokens themselves
         #[arg(long)]
         with_secrets: bool,
+        /// Labels that must match: k=v,k2=v2
+        #[arg(long)]
+        labels: Option<String>,
         /// Output format
         #[arg(short = 'f', long, value_enum, default_value_t)]
         format: Format,
@@ -48,51 +60,59 @@ enum Verb {
     },
 }
 
-fn system_role(text: &str) -> Result<SystemRole, String> {
-    let known = [SystemRole::Auth, SystemRole::Proxy, SystemRole::Node];
-    known
-        .into_iter()
-        .find(|role| role.to_string().eq_ignore_ascii_case(text))
-        .ok_or_else(|| format!("{text:?} is no type of service; known: auth, proxy, node"))
+/// A word of `--type`.
+pub(super) fn system_role(text: &str) -> Result<SystemRole, String> {
+    let known = [SystemRole::Proxy, SystemRole::Node];
+    if let Some(role) = known.into_iter().find(|role| role.as_str().eq_ignore_ascii_case(text)) {
+        return Ok(role);
+    }
+    let later = [
+        "app",
+        "db",
+        "kube",
+        "auth",
+        "windowsdesktop",
+        "discovery",
+        "trusted_cluster",
+        "bot",
+        "mdm",
+        "okta",
+        "remote_proxy",
+    ];
+    if later.contains(&text.to_ascii_lowercase().as_str()) {
+        return Err(format!(
+            "{text:?} cannot join with a token in this version; known: node, proxy"
+        ));
+    }
+    Err(format!("{text:?} is no type of service; known: node, proxy"))
 }
 
 /// Runs the verb.
 pub async fn run(connection: &Connection, args: TokensArgs) -> Result<ExitCode, CliError> {
     match args.verb {
-        Verb::Add { roles, value_file, ttl, format } => {
+        Verb::Add { roles, value, value_file, labels, ttl, single_use, format } => {
             let value = match value_file {
                 Some(path) => Some(read_token(&path)?),
-                None => None,
+                None => value.map(Secret::new),
             };
             let request = CreateTokenRequest {
                 roles,
                 value,
                 ttl_seconds: Some(ttl.as_std().as_secs()),
-                labels: Default::default(),
+                labels: label_filter(labels.as_deref())?,
+                single_use,
             };
             let reply = connection.api.create_token(&request).await.map_err(Connection::error)?;
             match format {
                 Some(Format::Text) => println!("{}", reply.token.expose()),
                 Some(format) => print_structured(&reply, format)?,
-                None => {
-                    println!("The invite token: {}", reply.token.expose());
-                    println!(
-                        "This token will expire in {} minutes.\n",
-                        ttl.as_std().as_secs() / 60
-                    );
-                    println!(
-                        "Put it into a file on the joining host and name the file in teleport.yaml:\n"
-                    );
-                    println!(
-                        "  teleport:\n    auth_server: AUTH-HOST:3025\n    auth_token: /path/to/token"
-                    );
-                    for pin in &reply.ca_pins {
-                        println!("    ca_pin: \"{pin}\"");
-                    }
-                }
+                None => print!("{}", invitation(&reply, ttl, connection.proxy.as_deref())),
             }
         }
-        Verb::Ls { with_secrets, format } => list(connection, with_secrets, format).await?,
+        Verb::Ls { with_secrets, labels, format } => {
+            let labels = label_filter(labels.as_deref())?;
+            list(connection, with_secrets, &labels, format).await?;
+        }
         Verb::Rm { token } => {
             connection
                 .api
@@ -105,15 +125,69 @@ pub async fn run(connection: &Connection, args: TokensArgs) -> Result<ExitCode, 
     Ok(ExitCode::Done)
 }
 
+fn label_filter(text: Option<&str>) -> Result<Labels, CliError> {
+    parse_labels(text.unwrap_or_default())
+        .map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))
+}
+
+/// What to do with a token, for people. `proxy`: the one by which this program's user reaches the cluster.
+pub(super) fn invitation(reply: &CreateTokenReply, ttl: GoDuration, proxy: Option<&str>) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    let minutes = ttl.as_std().as_secs() / 60;
+    let _ = writeln!(text, "The invite token: {}", reply.token.expose());
+    let _ = writeln!(text, "This token will expire in {minutes} minutes.\n");
+    let auth = reply.auth.as_deref().unwrap_or("AUTH-HOST:3025");
+    if !reply.roles.contains(&SystemRole::Node) {
+        let _ = writeln!(
+            text,
+            "Put it into a file on the joining host and name the file in teleport.yaml:\n\n  teleport:\n    auth_server: {auth}\n    auth_token: /path/to/token"
+        );
+        for pin in &reply.ca_pins {
+            let _ = writeln!(text, "    ca_pin: \"{pin}\"");
+        }
+        return text;
+    }
+    let roles: Vec<String> =
+        reply.roles.iter().map(|role| role.as_str().to_ascii_lowercase()).collect();
+    let _ = writeln!(text, "Run this on the new node to join the cluster:\n");
+    let _ = writeln!(text, "> teleport start \\");
+    let _ = writeln!(text, "   --roles={} \\", roles.join(","));
+    let _ = writeln!(text, "   --token={} \\", reply.token.expose());
+    for pin in &reply.ca_pins {
+        let _ = writeln!(text, "   --ca-pin={pin} \\");
+    }
+    let _ = writeln!(text, "   --auth-server={auth}\n");
+    let _ = writeln!(text, "Please note:\n");
+    let _ = writeln!(text, "  - This invitation token will expire in {minutes} minutes");
+    let _ = writeln!(text, "  - {auth} must be reachable from the new node");
+    if let Some(proxy) = proxy.or(reply.proxy.as_deref()) {
+        let _ = writeln!(
+            text,
+            "  - A node that can only reach the proxy joins with --proxy-server={proxy} in place of --auth-server"
+        );
+    }
+    text
+}
+
 fn read_token(path: &std::path::Path) -> Result<Secret, CliError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| CliError::wrap(format!("read the token in {}", path.display()), &error))?;
     Ok(Secret::new(text.trim()))
 }
 
-async fn list(connection: &Connection, with_secrets: bool, format: Format) -> Result<(), CliError> {
+async fn list(
+    connection: &Connection,
+    with_secrets: bool,
+    labels: &Labels,
+    format: Format,
+) -> Result<(), CliError> {
     let mut tokens =
         connection.api.list_resources(ResourceKind::Token).await.map_err(Connection::error)?;
+    tokens.retain(|token| {
+        let held = &token["metadata"]["labels"];
+        labels.iter().all(|(key, value)| held[key.as_str()].as_str() == Some(value))
+    });
     tokens.sort_by_key(|token| token["metadata"]["expires"].as_str().map(str::to_owned));
     if !with_secrets {
         for token in &mut tokens {
@@ -172,6 +246,34 @@ fn masked(token: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invitation_is_a_command_to_copy() {
+        let reply = CreateTokenReply {
+            token: Secret::new("0123456789abcdef"),
+            roles: vec![SystemRole::Node],
+            expires: Utc::now(),
+            ca_pins: vec!["sha256:ab".to_owned()],
+            auth: Some("auth.example.test:3025".to_owned()),
+            proxy: Some("proxy.example.test:443".to_owned()),
+        };
+        let text = invitation(&reply, GoDuration::from_secs(1800), None);
+        let start = "The invite token: 0123456789abcdef\nThis token will expire in 30 minutes.\n";
+        assert!(text.starts_with(start), "{text}");
+        let command = "> teleport start \\\n   --roles=node \\\n   --token=0123456789abcdef \\\n   --ca-pin=sha256:ab \\\n   --auth-server=auth.example.test:3025\n";
+        assert!(text.contains(command), "{text}");
+        assert!(text.contains("--proxy-server=proxy.example.test:443"), "{text}");
+        let proxy = CreateTokenReply { roles: vec![SystemRole::Proxy], ..reply };
+        let text = invitation(&proxy, GoDuration::from_secs(60), None);
+        assert!(
+            text.contains("auth_server: auth.example.test:3025") && !text.contains("> teleport")
+        );
+        assert!(
+            system_role("Node").is_ok() && system_role("db").unwrap_err().contains("this version")
+        );
+    }
+
     #[test]
     fn three_quarters_of_a_token_are_hidden() {
         assert_eq!(super::masked("0123456789abcdef"), "************cdef");

@@ -40,9 +40,7 @@ pub fn run(ctx: &Ctx, args: &ConfigArgs) -> Result<ExitCode, CliError> {
     }
     let cluster = profile.cluster.as_ref();
     let proxy_host = profile.name();
-    let (ssh_host, ssh_port) =
-        profile.ssh_proxy_addr.rsplit_once(':').unwrap_or((proxy_host, "3023"));
-    let ssh_host = ssh_host.trim_start_matches('[').trim_end_matches(']');
+    let web = &profile.web_proxy_addr;
     let key = quoted(&ctx.dir.ssh_key_path(profile))?;
     let certificate = quoted(&ctx.dir.ssh_cert_path(profile))?;
     let known_hosts = quoted(&ctx.dir.known_hosts_path())?;
@@ -60,9 +58,6 @@ pub fn run(ctx: &Ctx, args: &ConfigArgs) -> Result<ExitCode, CliError> {
     for key in host_keys(&login) {
         println!("#   @cert-authority * {key}");
     }
-    println!(
-        "# The proxy needs your agent: log in with a running ssh-agent, or start `tsh agent`."
-    );
     println!();
     println!("Host {} {proxy_host}", patterns.join(" "));
     println!("    IdentityFile {key}");
@@ -73,9 +68,7 @@ pub fn run(ctx: &Ctx, args: &ConfigArgs) -> Result<ExitCode, CliError> {
     println!();
     println!("Host {} !{proxy_host}", patterns.join(" "));
     println!("    Port {}", args.port);
-    println!(
-        "    ProxyCommand ssh -o ForwardAgent=yes -o 'IdentityFile={key}' -o 'CertificateFile={certificate}' -o 'UserKnownHostsFile={known_hosts}' -o 'KnownHostsCommand={tsh} config --known-hosts=%%H' -o HostKeyAlgorithms={HOST_KEY_ALGORITHMS} -p {ssh_port} '%r@{ssh_host}' -s 'proxy:%h:%p'"
-    );
+    println!("    ProxyCommand {tsh} proxy ssh --cluster={cluster} --proxy={web} '%r@%h:%p'");
     println!();
     println!("# End generated configuration");
     Ok(ExitCode::Done)

@@ -3,8 +3,8 @@
 //! The way there is `shared-ssh`'s client; here are the command line, the terminal, and what a result
 //! means to whoever called. Exit status: the remote's own, 255 when the connection failed, like `ssh`.
 
-mod connect;
-mod destination;
+pub(super) mod connect;
+pub(super) mod destination;
 mod escape;
 mod host_keys;
 mod pins;
@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use clap_complete::engine::ArgValueCompleter;
 
-use crate::commands::completion;
+use crate::commands::{completion, ls};
 use crate::context::Ctx;
 use connect::{Connected, Wishes, failed};
 use destination::Destination;
@@ -114,7 +114,12 @@ pub async fn run(ctx: &Ctx, args: SshArgs) -> Result<ExitCode, CliError> {
         forward_agent: args.forward_agent,
         hostbound_only: args.hostbound_only,
     };
-    let connected = connect::connect(ctx, &login, &destination, wishes).await?;
+    let connected = match connect::connect(ctx, &login, &destination, wishes).await {
+        Err(error) if ls::is_ambiguous(&error) => {
+            return Err(ls::ambiguous(ctx, destination.host.as_str()).await);
+        }
+        other => other?,
+    };
     ctx.remember_hosts([destination.host.as_str()].into_iter());
     let mut forwarding = tokio::task::JoinSet::new();
     for open in listening {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use shared_events::AuditEvent;
-use shared_types::{Resource, ResourceKind, SessionId, UserName};
+use shared_types::{Node, Resource, ResourceKind, SessionId, UserName};
 use uuid::Uuid;
 
 use super::conn::{Body, full};
@@ -150,9 +150,33 @@ impl Client {
         self.get(paths::ME).await
     }
 
-    /// Hosts the caller may reach, as far as the cluster knows them.
-    pub async fn nodes(&self) -> Result<Vec<NodeInfo>, ClientError> {
-        Ok(self.get::<NodesReply>(paths::NODES).await?.items)
+    /// The nodes that the caller may reach.
+    pub async fn nodes(&self, request: &NodesQuery) -> Result<NodesReply, ClientError> {
+        self.get(&format!("{}{}", paths::NODES, query(request))).await
+    }
+
+    /// The processes that serve the cluster.
+    pub async fn inventory(&self) -> Result<Vec<Instance>, ClientError> {
+        Ok(self.get::<InventoryReply>(paths::INVENTORY).await?.items)
+    }
+
+    /// Says that this node is there. Answers when to come again.
+    pub async fn heartbeat(&self, node: &Node) -> Result<HeartbeatReply, ClientError> {
+        let wait = self.inner.timeouts.request;
+        self.json(Method::PUT, paths::PRESENCE_NODE, Some(node), wait).await
+    }
+
+    /// Says that this node goes.
+    pub async fn withdraw(&self) -> Result<(), ClientError> {
+        let wait = self.inner.timeouts.request;
+        self.json::<Value>(Method::DELETE, paths::PRESENCE_NODE, None::<&()>, wait).await.map(drop)
+    }
+
+    /// What has changed of the nodes; with `after` waits for a change and answers none after a while.
+    pub async fn node_changes(&self, after: Option<u64>) -> Result<NodeChanges, ClientError> {
+        let path = format!("{}{}", paths::NODE_VIEW, query(&StateQuery { after }));
+        let wait = self.inner.timeouts.request + limits::STATE_WAIT;
+        self.json(Method::GET, &path, None::<&()>, wait).await
     }
 
     /// All resources of a kind as they are stored, ordered by name.
@@ -246,6 +270,14 @@ impl Client {
         request: &ProxyHostCertRequest,
     ) -> Result<HostCertReply, ClientError> {
         self.post(paths::CERTS_PROXY_HOST, request).await
+    }
+
+    /// A certificate for a user's login on a node without an agent.
+    pub async fn sign_openssh_user(
+        &self,
+        request: &OpensshUserRequest,
+    ) -> Result<HostCertReply, ClientError> {
+        self.post(paths::CERTS_OPENSSH_USER, request).await
     }
 
     /// A certificate for the key this service signs recordings with.

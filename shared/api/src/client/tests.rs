@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use super::conn::{Body, full};
 use super::*;
-use crate::{ApiError, AuthoritiesReply, ErrorKind, LoginRequest, Secret, paths};
+use crate::{ApiError, AuthoritiesReply, ErrorKind, LoginRequest, NodesQuery, Secret, paths};
 
 fn cluster() -> ClusterName {
     "example.com".parse().unwrap()
@@ -302,7 +302,7 @@ async fn waits_and_sizes_have_limits() {
     let client = client(&server.addr, &cluster, None);
     assert!(matches!(client.status().await, Err(ClientError::TimedOut { .. })));
     assert!(matches!(client.me().await, Err(ClientError::Reply { .. })));
-    assert!(matches!(client.nodes().await, Err(ClientError::TooLong { .. })));
+    assert!(matches!(client.nodes(&NodesQuery::default()).await, Err(ClientError::TooLong { .. })));
     // A listener that never says a word.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = ClientConfig {

@@ -1,9 +1,11 @@
 //! Users, tokens, certificates and resources.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared_types::{ClusterName, RoleName, SystemRole, Traits, UserName};
+use shared_types::{ClusterName, HostId, Login, RoleName, SystemRole, Traits, UserName};
 
 use crate::Secret;
 
@@ -119,6 +121,9 @@ pub struct CreateTokenRequest {
     /// Labels kept with it.
     #[serde(default)]
     pub labels: shared_types::Labels,
+    /// Whether it lets one service in, and no second.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub single_use: bool,
 }
 
 /// Reply to [`CreateTokenRequest`].
@@ -133,6 +138,12 @@ pub struct CreateTokenReply {
     /// Pins of the host CA.
     #[serde(default)]
     pub ca_pins: Vec<String>,
+    /// `host:port` of the auth service, as it knows itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<String>,
+    /// `host:port` of a proxy, as far as the cluster knows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 /// `POST /v1/certs/host`.
@@ -156,6 +167,26 @@ pub struct ProxyHostCertRequest {
     pub principals: Vec<String>,
     /// SSH public key to certify, one line.
     pub public_key: String,
+}
+
+/// `POST /v1/certs/openssh-user`: a user on the way to a registered server without an agent. The auth service looks at
+/// the certificate anew, and at what the user may there now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpensshUserRequest {
+    /// The user's SSH certificate as the proxy was shown it, one line.
+    pub certificate: String,
+    /// Where the user is; certificates may be bound to that.
+    pub client_ip: IpAddr,
+    /// The OS login.
+    pub login: Login,
+    /// The node.
+    pub node: HostId,
+    /// SSH public key to certify, one line; the proxy's.
+    pub public_key: String,
+    /// The address the server will see the proxy come from, where that is sure; the certificate is bound to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
 }
 
 /// `POST /v1/certs/recorder`: for the caller's host and role, always short-lived.

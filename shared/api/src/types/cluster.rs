@@ -10,7 +10,7 @@ use shared_types::resource::{
 };
 use shared_types::{ClusterName, RoleName, User, UserName};
 
-/// `GET /v1/cluster-state`: no secrets, everything a proxy checks certificates and roles by.
+/// `GET /v1/cluster-state`: no secrets, everything a service checks certificates and roles by.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ClusterState {
     /// Grows with every change.
@@ -76,7 +76,7 @@ impl From<&User> for Account {
     }
 }
 
-/// `?after=` of the cluster state.
+/// `?after=` of the cluster state and of the node view.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct StateQuery {
     /// The revision in hand; answered at once where unset or different, otherwise at the next change or after a while.

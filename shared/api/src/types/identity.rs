@@ -181,23 +181,3 @@ pub struct MeReply {
     /// When the certificate ends.
     pub valid_until: DateTime<Utc>,
 }
-
-/// `GET /v1/nodes`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NodesReply {
-    /// Hosts the caller may reach, by name.
-    pub items: Vec<NodeInfo>,
-}
-
-/// A host the cluster knows of.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NodeInfo {
-    /// Its name.
-    pub hostname: String,
-    /// Its address, where it has one of its own.
-    #[serde(default)]
-    pub address: String,
-    /// Its labels.
-    #[serde(default)]
-    pub labels: shared_types::Labels,
-}

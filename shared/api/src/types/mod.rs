@@ -4,8 +4,10 @@ mod admin;
 mod audit;
 mod cluster;
 mod identity;
+mod nodes;
 
 pub use admin::*;
 pub use audit::*;
 pub use cluster::*;
 pub use identity::*;
+pub use nodes::*;

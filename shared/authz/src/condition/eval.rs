@@ -1,7 +1,7 @@
 //! Answers a condition.
 
-use super::{Condition, Expr, List, Text};
-use shared_types::{Labels, Traits};
+use super::{Condition, Expr, List, Query, Text};
+use shared_types::{Labels, Node, Traits};
 
 /// What a check knows beside the user. What is `None` is not known, and a condition on it refuses.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,11 +50,34 @@ pub(crate) struct Subject<'a> {
     pub(crate) ctx: &'a WhereCtx<'a>,
     /// Labels of the target; none for rules.
     pub(crate) labels: Option<&'a Labels>,
+    /// The node that a query is about.
+    pub(crate) node: Option<&'a Node>,
 }
 
 impl Condition {
     pub(crate) fn holds(&self, subject: &Subject<'_>) -> Result<bool, Unknown> {
         self.0.holds(subject)
+    }
+}
+
+impl Query {
+    /// Whether a node with these labels is asked for.
+    pub fn matches(&self, node: &Node, labels: &Labels) -> bool {
+        let ctx = WhereCtx {
+            resource_name: Some(node.name()),
+            resource_labels: Some(labels),
+            ..WhereCtx::none()
+        };
+        let traits = Traits::new();
+        let subject = Subject {
+            user: "",
+            roles: &[],
+            traits: &traits,
+            ctx: &ctx,
+            labels: Some(labels),
+            node: Some(node),
+        };
+        self.0.holds(&subject) == Ok(true)
     }
 }
 
@@ -80,6 +103,9 @@ impl Expr {
             }
             Expr::EqualText(left, right) => left.value(subject)? == right.value(subject)?,
             Expr::EqualList(left, right) => left.values(subject)? == right.values(subject)?,
+            Expr::Search(words) => subject.node.ok_or(Unknown)?.contains_all(words),
+            Expr::HasPrefix(text, start) => text.value(subject)?.starts_with(start.value(subject)?),
+            Expr::Exists(label) => subject.labels.ok_or(Unknown)?.contains_key(label),
         })
     }
 }
@@ -98,6 +124,7 @@ impl Text {
             Text::ResourceName => subject.ctx.resource_name.ok_or(Unknown),
             Text::ResourceLabel(name) => label(subject.ctx.resource_labels, name),
             Text::Label(name) => label(subject.labels, name),
+            Text::NodeName => subject.node.map(|node| node.spec.hostname.as_str()).ok_or(Unknown),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `where` conditions and label expressions: text → typed tree → answer.
+//! `where` conditions, label expressions, and queries over nodes: text → typed tree → answer.
 //!
 //! A condition that names something unknown does not parse; one that needs something the caller does not have
 //! (a session's participants where there is no session) has no answer, which the caller treats as a refusal.
@@ -29,7 +29,19 @@ pub struct Condition(Expr);
 impl std::str::FromStr for Condition {
     type Err = ConditionError;
     fn from_str(text: &str) -> Result<Self, ConditionError> {
-        parser::parse(text).map(Condition)
+        parser::parse(text, false).map(Condition)
+    }
+}
+
+/// A parsed query over nodes, such as `labels["env"] == "prod" && search("db")`. It decides what is shown of what its
+/// writer may see anyway, and never about access.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query(Expr);
+
+impl std::str::FromStr for Query {
+    type Err = ConditionError;
+    fn from_str(text: &str) -> Result<Self, ConditionError> {
+        parser::parse(text, true).map(Query)
     }
 }
 
@@ -43,6 +55,12 @@ enum Expr {
     ContainsAll(List, List),
     EqualText(Text, Text),
     EqualList(List, List),
+    /// Of queries: each word stands somewhere in the node's names, addresses or labels.
+    Search(Vec<String>),
+    /// Of queries: the text begins so.
+    HasPrefix(Text, Text),
+    /// Of queries: the node has the label.
+    Exists(String),
 }
 
 /// Something that is one text.
@@ -52,8 +70,10 @@ enum Text {
     UserName,
     ResourceName,
     ResourceLabel(String),
-    /// A label of the target, in label expressions.
+    /// A label of the target, in label expressions and queries.
     Label(String),
+    /// Of queries: the node's name.
+    NodeName,
 }
 
 /// Something that is a list of texts.

@@ -4,10 +4,11 @@ use super::{ConditionError, Expr, List, Text, Token, lexer};
 
 const DEEPEST: u8 = 32;
 
-pub(super) fn parse(text: &str) -> Result<Expr, ConditionError> {
+/// `query`: a query over nodes, which knows of a few more things.
+pub(super) fn parse(text: &str, query: bool) -> Result<Expr, ConditionError> {
     let tokens = lexer::tokens(text)?;
     let end = text.chars().count() + 1;
-    let mut parser = Parser { tokens: &tokens, at: 0, end, depth: 0 };
+    let mut parser = Parser { tokens: &tokens, at: 0, end, depth: 0, query };
     let expr = parser.or()?;
     match parser.peek() {
         None => Ok(expr),
@@ -28,6 +29,7 @@ struct Parser<'a> {
     at: usize,
     end: usize,
     depth: u8,
+    query: bool,
 }
 
 enum Operand {
@@ -133,7 +135,14 @@ impl Parser<'_> {
             parser.at = start;
             Err(parser.error(what))
         };
-        if !matches!(name, "contains" | "contains_any" | "contains_all" | "equals") {
+        match name {
+            "search" if self.query => return self.words().map(Expr::Search),
+            "exists" if self.query => return self.exists(),
+            _ => {}
+        }
+        let known = matches!(name, "contains" | "contains_any" | "contains_all" | "equals")
+            || (self.query && name == "hasPrefix");
+        if !known {
             return fail(
                 self,
                 format!(
@@ -159,6 +168,10 @@ impl Parser<'_> {
                 Ok(expr) => Ok(expr),
                 Err(what) => fail(self, what),
             },
+            ("hasPrefix", Operand::Text(text), Operand::Text(start)) => {
+                Ok(Expr::HasPrefix(text, start))
+            }
+            ("hasPrefix", ..) => fail(self, "hasPrefix takes two texts".to_owned()),
             ("contains", ..) => fail(self, "contains takes a list and a text".to_owned()),
             _ => fail(self, format!("{name} takes two lists")),
         }
@@ -206,6 +219,9 @@ impl Parser<'_> {
                 Ok(Operand::List(List::TrackerParticipants))
             }
             (["labels"], Some(name)) => Ok(Operand::Text(Text::Label(name))),
+            (["name"] | ["resource", "spec", "hostname"], None) if self.query => {
+                Ok(Operand::Text(Text::NodeName))
+            }
             (["labels", name], None) => Ok(Operand::Text(Text::Label((*name).to_owned()))),
             _ => {
                 self.at = start;
@@ -214,10 +230,30 @@ impl Parser<'_> {
         }
     }
 
+    /// A label, behind `exists(`.
+    fn exists(&mut self) -> Result<Expr, ConditionError> {
+        let start = self.at;
+        match self.operand()? {
+            Operand::Text(Text::Label(name) | Text::ResourceLabel(name)) => {
+                self.expect(")")?;
+                Ok(Expr::Exists(name))
+            }
+            _ => {
+                self.at = start;
+                Err(self.error("exists takes a label, such as labels[\"env\"]"))
+            }
+        }
+    }
+
     fn set(&mut self) -> Result<Operand, ConditionError> {
+        self.words().map(|items| Operand::List(List::Set(items)))
+    }
+
+    /// Texts up to the closing parenthesis.
+    fn words(&mut self) -> Result<Vec<String>, ConditionError> {
         let mut items = Vec::new();
         if self.eat(")") {
-            return Ok(Operand::List(List::Set(items)));
+            return Ok(items);
         }
         loop {
             match self.peek() {
@@ -226,7 +262,7 @@ impl Parser<'_> {
             }
             self.at += 1;
             if self.eat(")") {
-                return Ok(Operand::List(List::Set(items)));
+                return Ok(items);
             }
             self.expect(",")?;
         }

@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
-use shared_types::{Labels, Traits};
+use shared_types::resource::NodeSpec;
+use shared_types::{Labels, Node, Traits};
 
 fn holds(text: &str, participants: Option<&[String]>) -> Result<bool, Unknown> {
     let condition: Condition = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -14,6 +15,7 @@ fn holds(text: &str, participants: Option<&[String]>) -> Result<bool, Unknown> {
         traits: &traits,
         ctx: &ctx,
         labels: Some(&labels),
+        node: None,
     })
 }
 
@@ -87,11 +89,42 @@ fn refusals_have_a_place() {
     assert!("!".repeat(4000).parse::<Condition>().is_err());
 }
 
+#[test]
+fn queries_over_nodes() {
+    let spec = NodeSpec { hostname: "db-1".to_owned(), ..NodeSpec::default() };
+    let mut node = Node::new("5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11", spec);
+    node.metadata.labels = [("env".to_owned(), "prod".to_owned())].into();
+    let labels = node.all_labels();
+    let asks = |text: &str| text.parse::<Query>().unwrap().matches(&node, &labels);
+    for text in [
+        r#"labels["env"] == "prod""#,
+        r#"labels.env == "prod" && name == "db-1""#,
+        r#"hasPrefix(name, "db-") && exists(labels["env"])"#,
+        r#"search("PROD", "db")"#,
+        r#"resource.metadata.labels["env"] != "dev" && equals(resource.spec.hostname, "db-1")"#,
+        r#"!search("web") || name == "x""#,
+    ] {
+        assert!(asks(text), "{text}");
+    }
+    for text in [r#"labels["env"] == "dev""#, r#"exists(labels["team"])"#, r#"search("db", "web")"#]
+    {
+        assert!(!asks(text), "{text}");
+    }
+    for text in ["name", r#"exists(name)"#, r#"hasPrefix(name)"#, r#"shoot("x")"#] {
+        assert!(text.parse::<Query>().is_err(), "{text}");
+    }
+    // What is for queries stays out of roles.
+    for text in [r#"name == "db-1""#, r#"search("db")"#, r#"exists(labels["env"])"#] {
+        assert!(text.parse::<Condition>().is_err(), "{text}");
+    }
+}
+
 proptest! {
     #[test]
     fn never_panics(text in "[a-z.\\[\\]\"()!&|=, \\\\`ä]{0,60}") {
+        let _ = text.parse::<Query>();
         if let Ok(condition) = text.parse::<Condition>() {
-            let subject = Subject { user: "u", roles: &[], traits: &Traits::new(), ctx: &WhereCtx::default(), labels: None };
+            let subject = Subject { user: "u", roles: &[], traits: &Traits::new(), ctx: &WhereCtx::default(), labels: None, node: None };
             let _ = condition.holds(&subject);
         }
     }

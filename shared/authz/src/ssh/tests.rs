@@ -118,6 +118,7 @@ fn the_clusters_own_addresses_need_the_literal() {
         resolved: Some(address),
         port: 3025,
         labels: &labels,
+        registered: false,
         protected: true,
     };
     let root = Login::new("root").unwrap();
@@ -191,8 +192,7 @@ fn expressions_on_labels() {
     let dev: Labels =
         [("env".to_owned(), "dev".to_owned()), ("team".to_owned(), "a".to_owned())].into();
     let root = Login::new("root").unwrap();
-    let target =
-        SshTarget { host: "n1", resolved: None, port: 3022, labels: &dev, protected: false };
+    let target = SshTarget::registered("n1", None, 3022, &dev);
     assert!(allow(json!({})).check_ssh(&root, &target).is_allowed());
     assert!(allow(json!({"node_labels": {"team": "a"}})).check_ssh(&root, &target).is_allowed());
     assert!(!allow(json!({"node_labels": {"team": "b"}})).check_ssh(&root, &target).is_allowed());
@@ -202,17 +202,36 @@ fn expressions_on_labels() {
 #[test]
 fn an_unresolved_name_is_refused() {
     let labels = Labels::new();
-    let target = SshTarget {
-        host: "localhost",
-        resolved: None,
-        port: 22,
-        labels: &labels,
-        protected: false,
-    };
+    let node = SshTarget::registered("localhost", None, 22, &labels);
+    let target = SshTarget { registered: false, ..node };
     let decision = set(&[everything()]).check_ssh(&Login::new("root").unwrap(), &target);
     assert_eq!(decision, Decision::Deny { reason: DenyReason::Unresolved });
     let literal = SshTarget { host: "127.0.0.1", ..target };
     assert!(!set(&[everything()]).check_ssh(&Login::new("root").unwrap(), &literal).is_allowed());
+}
+
+#[test]
+fn a_node_is_known_by_its_certificate_and_not_by_its_address() {
+    let labels: Labels = [("env".to_owned(), "dev".to_owned())].into();
+    let none = Labels::new();
+    let root = Login::new("root").unwrap();
+    let everything = set(&[everything()]);
+    let here = Some("127.0.0.1".parse().unwrap());
+    for address in [None, here] {
+        for labels in [&none, &labels] {
+            let node = SshTarget::registered("n1", address, 3022, labels);
+            assert!(everything.check_ssh(&root, &node).is_allowed(), "{address:?} {labels:?}");
+            assert!(everything.reaches(&node));
+            assert!(
+                !everything.check_ssh(&root, &SshTarget { protected: true, ..node }).is_allowed()
+            );
+        }
+    }
+    let dev = set(&[json!({"allow": {"logins": ["joe"], "node_labels": {"env": "dev"}}})]);
+    assert!(dev.reaches(&SshTarget::registered("n1", None, 3022, &labels)));
+    assert!(!dev.reaches(&SshTarget::registered("n1", None, 3022, &none)));
+    let nobody = set(&[json!({"allow": {"node_labels": {"*": "*"}}})]);
+    assert!(!nobody.reaches(&SshTarget::registered("n1", None, 3022, &labels)), "no login");
 }
 
 #[test]
@@ -274,7 +293,7 @@ proptest! {
         env in "[ab]{1,2}", host in "[ab]{1,3}"
     ) {
         let labels: Labels = [("env".to_owned(), env)].into();
-        let target = SshTarget { host: &host, resolved: Some("10.1.1.1".parse().unwrap()), port: 22, labels: &labels, protected: false };
+        let target = SshTarget::registered(&host, Some("10.1.1.1".parse().unwrap()), 22, &labels);
         let root = Login::new("root").unwrap();
         let allow = json!({"allow": {"logins": ["root"], "node_labels": allow}});
         let logins = if deny_root { vec!["root"] } else { vec![] };
@@ -289,7 +308,7 @@ proptest! {
     #[test]
     fn the_same_map_denied_refuses_what_it_allows(map in any_labels(), env in "[ab]{1,2}", host in "[ab]{1,3}") {
         let labels: Labels = [("env".to_owned(), env)].into();
-        let target = SshTarget { host: &host, resolved: Some("10.1.1.1".parse().unwrap()), port: 22, labels: &labels, protected: false };
+        let target = SshTarget::registered(&host, Some("10.1.1.1".parse().unwrap()), 22, &labels);
         let root = Login::new("root").unwrap();
         let allowing = json!({"allow": {"logins": ["root"], "node_labels": map}});
         prop_assume!(set(std::slice::from_ref(&allowing)).check_ssh(&root, &target).is_allowed());

@@ -122,6 +122,38 @@ fn the_outcome_chooses_the_code() {
 }
 
 #[test]
+fn an_sftp_event_has_the_code_of_its_action() {
+    let code = |action: i32, error: &str| {
+        let event = Sftp { action, error: error.into(), ..Sftp::default() };
+        AuditEvent::from(event).default_code()
+    };
+    assert_eq!((code(1, ""), code(1, "no")), ("TS001I", "TS001E"));
+    assert_eq!((code(2, ""), code(8, "")), ("TS002I", "TS008I"));
+    assert_eq!((code(16, "no"), code(19, "")), ("TS016E", "TS019I"));
+    assert_eq!([code(0, ""), code(20, ""), code(-1, "")], ["TS020E"; 3]);
+}
+
+#[test]
+fn optional_numbers_are_wrapped_on_the_wire_and_bare_in_json() {
+    let attributes =
+        SftpAttributes { file_size: Some(0), permissions: Some(5), ..SftpAttributes::default() };
+    let mut event = AuditEvent::from(Sftp { attributes: Some(attributes), ..Sftp::default() });
+    event.prepare(now(), "c");
+    let bytes = event.encode_one_of();
+    // Field 10: field 1 with an empty UInt64Value, field 4 with a UInt32Value of 5.
+    let wire = [0x52, 6, 0x0a, 0, 0x22, 2, 0x08, 5];
+    assert!(bytes.windows(wire.len()).any(|window| window == wire), "{bytes:02x?}");
+    assert_eq!(AuditEvent::decode_one_of(&bytes).unwrap(), event);
+    let json = event.to_json();
+    assert!(json.contains(r#""attributes":{"file_size":0,"permissions":5}"#), "{json}");
+    assert_eq!(AuditEvent::from_json(&json).unwrap(), event);
+    let sftp = columns("sftp").unwrap();
+    for name in ["attributes_file_size", "sha256", "file_size", "direction", "bytes_read"] {
+        assert!(sftp.iter().any(|column| column.name == name), "{name}");
+    }
+}
+
+#[test]
 fn members_without_a_struct_survive_untouched() {
     let raw = start().encode_to_vec();
     let mut bytes = Vec::new();

@@ -109,6 +109,33 @@ messages! {
         12 roles: strings ? "roles",
     }
 
+    /// `node.created`: somebody registered a server without an agent.
+    NodeCreate {
+        1 metadata: part(Metadata) ~ "",
+        2 resource: part(ResourceMetadata) ~ "",
+        3 user: part(UserMetadata) ~ "",
+        4 connection: part(ConnectionMetadata) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+    }
+
+    /// `node.updated`
+    NodeUpdate {
+        1 metadata: part(Metadata) ~ "",
+        2 resource: part(ResourceMetadata) ~ "",
+        3 user: part(UserMetadata) ~ "",
+        4 connection: part(ConnectionMetadata) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+    }
+
+    /// `node.deleted`: a node was removed; of an agent, a lock tells that it stays out.
+    NodeDelete {
+        1 metadata: part(Metadata) ~ "",
+        2 resource: part(ResourceMetadata) ~ "",
+        3 user: part(UserMetadata) ~ "",
+        4 connection: part(ConnectionMetadata) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+    }
+
     /// `cert.create`
     CertificateCreate {
         1 metadata: part(Metadata) ~ "",

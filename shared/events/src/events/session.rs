@@ -142,6 +142,10 @@ messages! {
         6 command: part(CommandMetadata) ~ "",
         7 path: string = "path",
         8 action: string = "action",
+        1001 file: part(FileContent) ~ "",
+        1002 name: string ? "name",
+        1003 bytes_read: maybe_uint64 ? "bytes_read",
+        1004 bytes_written: maybe_uint64 ? "bytes_written",
     }
 
     /// `subsystem`
@@ -165,8 +169,30 @@ messages! {
         7 path: string = "path",
         8 target_path: string ? "target_path",
         9 flags: uint32 ? "flags",
+        10 attributes: maybe(SftpAttributes) ? "attributes",
         11 action: int32 = "action",
         12 error: string ? "error",
+        1001 file: part(FileContent) ~ "",
+        1002 bytes_read: maybe_uint64 ? "bytes_read",
+        1003 bytes_written: maybe_uint64 ? "bytes_written",
+    }
+
+    /// What a request set or asked for.
+    SftpAttributes {
+        1 file_size: maybe_uint64 ? "file_size",
+        2 uid: maybe_uint32 ? "uid",
+        3 gid: maybe_uint32 ? "gid",
+        4 permissions: maybe_uint32 ? "permissions",
+    }
+
+    /// What is known of a file's content after it was copied.
+    FileContent {
+        1 direction: string ? "direction",
+        2 file_size: maybe_uint64 ? "file_size",
+        3 duration_ms: maybe_uint64 ? "duration_ms",
+        4 sequential: bool ? "sequential",
+        5 sha256: string ? "sha256",
+        6 sha256_missing: string ? "sha256_missing",
     }
 
     /// `sftp_summary`: what one connection moved.
@@ -177,6 +203,30 @@ messages! {
         4 session: part(SessionMetadata) ~ "",
         5 server: part(ServerMetadata) ~ "",
         6 file_transfer_stats: many(FileTransferStat) = "file_transfer_stats",
+        1001 tool: string ? "tool",
+        1002 command: string ? "command",
+        1003 direction: string ? "direction",
+        1004 part: uint32 ? "part",
+        1005 last: bool ? "last",
+        1006 files: maybe_uint64 ? "files",
+        1007 bytes_read: maybe_uint64 ? "bytes_read",
+        1008 bytes_written: maybe_uint64 ? "bytes_written",
+        1009 files_unlisted: maybe_uint64 ? "files_unlisted",
+        1010 operations: maybe_uint64 ? "operations",
+        1011 operations_unlisted: maybe_uint64 ? "operations_unlisted",
+        1012 untracked: string ? "untracked",
+    }
+
+    /// `file_transfer.untracked`: from here on the ledger does not know what a connection copies.
+    FileTransferUntracked {
+        1 metadata: part(Metadata) ~ "",
+        2 user: part(UserMetadata) ~ "",
+        3 connection: part(ConnectionMetadata) ~ "",
+        4 session: part(SessionMetadata) ~ "",
+        5 server: part(ServerMetadata) ~ "",
+        6 tool: string = "tool",
+        7 reason: string = "reason",
+        8 ended: bool = "ended",
     }
 
     /// What was read from and written to one file.
@@ -184,6 +234,8 @@ messages! {
         1 path: string = "path",
         2 bytes_read: uint64 = "bytes_read",
         3 bytes_written: uint64 = "bytes_written",
+        1001 file: part(FileContent) ~ "",
+        1002 error: string ? "error",
     }
 
     /// `port`: a forwarded connection.

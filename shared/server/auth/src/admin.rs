@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
 use shared_api::{LocalAdmin, Secret};
 use shared_pki::verify::ClientVerifier;
 use shared_pki::{HostTlsSpec, TlsKey};
@@ -12,6 +11,7 @@ use shared_types::SystemRole;
 
 use crate::error::{AuthError, Result};
 use crate::http::{AuthServer, router};
+use crate::server_cert::ServerCert;
 use crate::service::AuthService;
 
 /// Life of the local administrator's certificate; whoever keeps the file current writes it more often.
@@ -20,29 +20,12 @@ const ADMIN_LIFE: Duration = Duration::from_secs(24 * 3600);
 impl AuthService {
     /// The API, with a certificate of role Auth whose key exists in this process only.
     pub fn server(self: &Arc<Self>) -> Result<AuthServer> {
-        let key = TlsKey::generate().map_err(AuthError::at("make server key"))?;
-        let spec = HostTlsSpec {
-            host_id: self.host_id(),
-            role: SystemRole::Auth,
-            cluster: self.cluster().clone(),
-            names: self.settings.names.clone(),
-        };
-        let authority =
-            self.host_authority().tls_ca().map_err(AuthError::at("sign server certificate"))?;
-        let leaf = authority
-            .sign_server(&spec, &key.public(), self.now(), None)
-            .map_err(AuthError::at("sign server certificate"))?;
-        // The authority goes along, so that a client that only has a pin finds it.
-        let chain = vec![
-            CertificateDer::from(leaf.der().to_vec()),
-            CertificateDer::from(authority.cert_der().to_vec()),
-        ];
+        let shown = Arc::new(ServerCert::new(self)?);
         let clients = ClientVerifier::new(&self.current_state().authorities);
         let (named, any) = (alpn::auth(Some(self.cluster())), alpn::auth(None));
         let names: [&[u8]; 5] = [alpn::H2, alpn::HTTP1, &named, &any, alpn::AUTH_HANDOVER];
-        let tls =
-            shared_transport::tls::server_config(chain, key.to_rustls(), Some(clients), &names)
-                .map_err(AuthError::at("set up TLS"))?;
+        let tls = shared_transport::tls::server_config_by(shown, Some(clients), &names)
+            .map_err(AuthError::at("set up TLS"))?;
         Ok(AuthServer::new(router(Arc::clone(self)), Arc::new(tls), Arc::clone(self)))
     }
 

@@ -1,12 +1,8 @@
 //! Questions to the audit log.
 
-use std::collections::BTreeMap;
-
-use chrono::Duration;
 use server_audit::QueryErrorKind;
-use shared_api::{ApiError, NodeInfo, NodesReply, QueryColumn, QueryReply, QueryRequest};
+use shared_api::{ApiError, QueryColumn, QueryReply, QueryRequest};
 use shared_authz::Verb;
-use shared_events::{AuditEvent, SessionStart};
 
 use crate::caller::Caller;
 use crate::error::{AuthError, Result};
@@ -15,8 +11,6 @@ use crate::service::AuthService;
 
 /// How many days a query reaches back unless it says.
 const DAYS: u32 = 7;
-/// How far back, and how many sessions, the list of hosts looks.
-const HOSTS: (i64, usize) = (30, 2000);
 
 impl AuthService {
     /// One read statement over the events. Needs list, read and use on `audit_query`; who asked what is itself an event.
@@ -56,37 +50,5 @@ impl AuthService {
                 .collect(),
             rows: answer.rows,
         })
-    }
-
-    /// The hosts on which the caller lately had sessions. Nothing registers with the cluster yet, so this is what it
-    /// knows of hosts, and nobody sees another user's.
-    pub async fn nodes(&self, caller: &Caller) -> Result<NodesReply> {
-        let now = self.now();
-        let (days, most) = HOSTS;
-        let found = self
-            .newest(
-                now - Duration::days(days),
-                now + Duration::minutes(5),
-                SessionStart::KIND,
-                most,
-            )
-            .await?;
-        let mut hosts = BTreeMap::new();
-        for event in found {
-            let AuditEvent::SessionStart(start) = event else { continue };
-            if start.user.user != caller.name() || start.server.server_hostname.is_empty() {
-                continue;
-            }
-            // Newest first: the first address of a name is its latest.
-            hosts
-                .entry(start.server.server_hostname)
-                .or_insert((start.server.server_addr, start.server.server_labels));
-        }
-        let items = hosts.into_iter().map(|(hostname, (address, labels))| NodeInfo {
-            hostname,
-            address,
-            labels,
-        });
-        Ok(NodesReply { items: items.collect() })
     }
 }

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use server_core::{Authority, AuthorityError, EmitError};
 use shared_api::{
-    ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest, RecorderCertRequest,
+    ClusterState, CompleteUpload, ErrorKind, NodeView, OpensshUserRequest, ProxyHostCertRequest,
+    RecorderCertRequest,
 };
 use shared_events::AuditEvent;
 use shared_pki::{Identity, Permits};
-use shared_types::{HostId, SessionId, SystemRole, Traits, UserName};
+use shared_types::{HostId, Node, SessionId, SystemRole, Traits, UserName};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -21,20 +22,29 @@ use crate::caller::Caller;
 use crate::error::AuthError;
 use crate::service::AuthService;
 
-/// The auth service as a proxy in the same process sees it.
+/// The auth service as another service in the same process sees it.
 #[derive(Debug, Clone)]
 pub struct LocalAuthority {
     service: Arc<AuthService>,
-    proxy: Caller,
+    caller: Caller,
 }
 
 impl LocalAuthority {
     /// For the proxy on this host. It can do what a proxy can that joined, and no more.
     pub fn for_proxy(service: Arc<AuthService>) -> Result<Arc<Self>, AuthError> {
+        Self::of_role(service, SystemRole::Proxy)
+    }
+
+    /// For the node on this host. It can do what a node can that joined, and no more.
+    pub fn for_node(service: Arc<AuthService>) -> Result<Arc<Self>, AuthError> {
+        Self::of_role(service, SystemRole::Node)
+    }
+
+    fn of_role(service: Arc<AuthService>, role: SystemRole) -> Result<Arc<Self>, AuthError> {
         let host_id: HostId = service.host_id();
         let cluster = service.cluster().clone();
         let name = UserName::new(format!("{host_id}.{cluster}"))
-            .map_err(AuthError::at("name the proxy"))?;
+            .map_err(AuthError::at("name the service"))?;
         let identity = Identity {
             user: name,
             roles: Vec::new(),
@@ -44,12 +54,12 @@ impl LocalAuthority {
             login_ip: None,
             pinned_ip: None,
             valid_until: DateTime::<Utc>::MAX_UTC,
-            system_role: Some(SystemRole::Proxy),
+            system_role: Some(role),
             host_id: Some(host_id),
             permits: Permits::default(),
         };
-        let proxy = Caller::service(identity, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        Ok(Arc::new(Self { service, proxy }))
+        let caller = Caller::service(identity, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        Ok(Arc::new(Self { service, caller }))
     }
 }
 
@@ -73,18 +83,26 @@ impl Authority for LocalAuthority {
         public_key: &str,
     ) -> Result<String, AuthorityError> {
         let ask = ProxyHostCertRequest { principals, public_key: public_key.to_owned() };
-        let reply = self.service.sign_proxy_host(&self.proxy, ask).await.map_err(refused)?;
+        let reply = self.service.sign_proxy_host(&self.caller, ask).await.map_err(refused)?;
+        Ok(reply.certificate)
+    }
+
+    async fn sign_openssh_user(
+        &self,
+        request: OpensshUserRequest,
+    ) -> Result<String, AuthorityError> {
+        let reply = self.service.sign_openssh_user(&self.caller, request).await.map_err(refused)?;
         Ok(reply.certificate)
     }
 
     async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError> {
         let ask = RecorderCertRequest { public_key: public_key.to_owned() };
-        let reply = self.service.sign_recorder(&self.proxy, ask).await.map_err(refused)?;
+        let reply = self.service.sign_recorder(&self.caller, ask).await.map_err(refused)?;
         Ok(reply.certificate)
     }
 
     async fn emit(&self, events: Vec<AuditEvent>) -> Result<(), EmitError> {
-        self.service.emit(&self.proxy, events).await.map_err(|error| {
+        self.service.emit(&self.caller, events).await.map_err(|error| {
             let answer = error.into_answer();
             match answer.kind {
                 ErrorKind::BadRequest | ErrorKind::Denied => EmitError::Refused(answer.message),
@@ -100,7 +118,7 @@ impl Authority for LocalAuthority {
         part: u64,
         bytes: Bytes,
     ) -> Result<(), AuthorityError> {
-        self.service.upload_part(&self.proxy, upload, session, part, bytes).await.map_err(refused)
+        self.service.upload_part(&self.caller, upload, session, part, bytes).await.map_err(refused)
     }
 
     async fn complete_upload(
@@ -109,11 +127,28 @@ impl Authority for LocalAuthority {
         session: &SessionId,
         complete: CompleteUpload,
     ) -> Result<(), AuthorityError> {
-        self.service.complete_upload(&self.proxy, upload, session, complete).await.map_err(refused)
+        self.service.complete_upload(&self.caller, upload, session, complete).await.map_err(refused)
     }
 
     async fn renew_sessions(&self, sessions: Vec<SessionId>) -> Result<Duration, AuthorityError> {
-        self.service.renew_sessions(&self.proxy, &sessions).map_err(refused)
+        self.service.renew_sessions(&self.caller, &sessions).map_err(refused)
+    }
+
+    fn nodes(&self) -> Arc<NodeView> {
+        self.service.presence.view()
+    }
+
+    fn watch_nodes(&self) -> watch::Receiver<Arc<NodeView>> {
+        self.service.presence.watch()
+    }
+
+    async fn heartbeat(&self, node: Node) -> Result<Duration, AuthorityError> {
+        let reply = self.service.heartbeat(&self.caller, node).await.map_err(refused)?;
+        Ok(Duration::from_secs(reply.again_seconds))
+    }
+
+    async fn withdraw(&self) -> Result<(), AuthorityError> {
+        self.service.withdraw(&self.caller).await.map_err(refused)
     }
 
     async fn export(&self, kind: Option<&str>) -> Result<String, AuthorityError> {

@@ -68,6 +68,11 @@ impl Caller {
         self.identity.system_role == Some(SystemRole::Proxy)
     }
 
+    /// An SSH server.
+    pub fn is_node(&self) -> bool {
+        self.identity.system_role == Some(SystemRole::Node)
+    }
+
     /// A service that joined.
     pub fn is_service(&self) -> bool {
         matches!(self.identity.system_role, Some(SystemRole::Proxy | SystemRole::Node))

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
 use shared_api::{
     ApiError, HostCertReply, HostCertRequest, LoginReply, ProxyHostCertRequest, Secret,
     UserCertsRequest, limits,
@@ -44,6 +45,12 @@ impl Keys {
 
     pub(crate) fn ssh(&self) -> &PublicKey {
         &self.ssh
+    }
+
+    /// Tells these two keys from others.
+    pub(crate) fn fingerprint(&self) -> String {
+        let ssh = self.ssh.fingerprint(shared_pki::ssh_key::HashAlg::Sha256);
+        format!("{ssh} {}", hex::encode(Sha256::digest(self.tls.der())))
     }
 
     pub(crate) fn tls(&self) -> &TlsPublicKey {
@@ -234,6 +241,7 @@ impl AuthService {
             other => other.map(Duration::from_secs),
         };
         let reply = self.host_certificate(&ask.hosts, &ask.public_key, SystemRole::Node, ttl)?;
+        self.keep_signed(&ask.hosts, reply.valid_until).await?;
         tracing::info!(by = caller.name(), hosts = ask.hosts.join(","), "host certificate signed");
         Ok(reply)
     }

@@ -8,13 +8,14 @@ use shared_events::{
     AuditEvent, AuditQueryDetails, AuditQueryRun, AuthAttempt, AuthPreferenceUpdate,
     CertificateAuthorityMetadata, CertificateCreate, ClusterNetworkingConfigUpdate,
     ConnectionMetadata, Identity, InstanceJoin, LockCreate, LockDelete, LockMetadata, LockTarget,
-    Metadata, ProvisionTokenCreate, ResourceMetadata, RoleCreate, RoleDelete, RoleUpdate,
-    SessionMetadata, SessionRecordingAccess, SessionRecordingConfigUpdate, SessionRecordingDelete,
-    SessionUpload, Status, UPLOAD_INDEX, UserCreate, UserDelete, UserLogin, UserMetadata,
-    UserPasswordChange, UserTokenCreate, UserUpdate,
+    Metadata, NodeCreate, NodeDelete, NodeUpdate, ProvisionTokenCreate, ResourceMetadata,
+    RoleCreate, RoleDelete, RoleUpdate, ServerMetadata, SessionMetadata, SessionRecordingAccess,
+    SessionRecordingConfigUpdate, SessionRecordingDelete, SessionUpload, Status, UPLOAD_INDEX,
+    UserCreate, UserDelete, UserLogin, UserMetadata, UserPasswordChange, UserTokenCreate,
+    UserUpdate,
 };
 use shared_types::resource::Lock;
-use shared_types::{ProvisionToken, Resource, SessionId, User, UserName};
+use shared_types::{Node, ProvisionToken, Resource, SessionId, User, UserName};
 
 use crate::caller::Caller;
 use crate::seals::Arrived;
@@ -196,6 +197,16 @@ fn lock_created(lock: &Lock, caller: &Caller) -> AuditEvent {
     .into()
 }
 
+fn node_server(node: &Node) -> ServerMetadata {
+    ServerMetadata {
+        server_id: node.name().to_owned(),
+        server_hostname: node.spec.hostname.clone(),
+        server_addr: node.spec.addr.clone(),
+        server_labels: node.all_labels(),
+        ..ServerMetadata::default()
+    }
+}
+
 /// A resource was written; a proxy never is.
 pub(crate) fn resource_written(
     resource: &Resource,
@@ -216,6 +227,15 @@ pub(crate) fn resource_written(
         Resource::User(account) => user_update(account, caller),
         Resource::Token(token) => token_create(token, caller),
         Resource::Lock(lock) => lock_created(lock, caller),
+        Resource::Node(node) => {
+            let resource = about(node.name(), node.metadata.expires, caller);
+            let server = node_server(node);
+            if created {
+                NodeCreate { user, resource, connection, server, ..NodeCreate::default() }.into()
+            } else {
+                NodeUpdate { user, resource, connection, server, ..NodeUpdate::default() }.into()
+            }
+        }
         Resource::Proxy(_) => return None,
         Resource::SessionRecordingConfig(_) => SessionRecordingConfigUpdate {
             user,
@@ -254,6 +274,10 @@ pub(crate) fn resource_deleted(stored: &Resource, caller: &Caller) -> Option<Aud
             LockDelete { user, resource, lock: lock_target(lock), ..LockDelete::default() }.into()
         }
         // That a proxy went is told by the lock on it.
+        Resource::Node(node) => {
+            let server = node_server(node);
+            NodeDelete { user, resource, connection, server, ..NodeDelete::default() }.into()
+        }
         Resource::Token(_) | Resource::Proxy(_) => return None,
         Resource::SessionRecordingConfig(_) => SessionRecordingConfigUpdate {
             user,

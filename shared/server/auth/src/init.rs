@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::error::{AuthError, Result};
 use crate::password::{PasswordError, Passwords};
+use crate::presence::{self, Presence};
 use crate::service::{
     AuthService, AuthSettings, READERS, anonymous_limiter, next_revision, read_state,
 };
@@ -99,6 +100,7 @@ impl AuthService {
         let user_ca = authority(&store, CaKind::User, &cluster, now).await?;
         let host_ca = authority(&store, CaKind::Host, &cluster, now).await?;
         let recording_ca = authority(&store, CaKind::Recording, &cluster, now).await?;
+        let openssh_ca = authority(&store, CaKind::Openssh, &cluster, now).await?;
         apply(&store, &settings).await.map_err(OpenError::State)?;
 
         let log = settings.data_dir.join("log").join(settings.host_id.to_string());
@@ -119,7 +121,8 @@ impl AuthService {
         let passwords = tokio::task::spawn_blocking(Passwords::new)
             .await
             .map_err(|error| PasswordError::Hash(error.to_string()))??;
-        Ok(Arc::new(Self {
+        let nodes = store.resources(ResourceKind::Node).await.map_err(OpenError::State)?;
+        let service = Arc::new(Self {
             settings,
             cluster,
             backend,
@@ -130,6 +133,7 @@ impl AuthService {
             user_ca,
             host_ca,
             recording_ca,
+            openssh_ca,
             reading: Default::default(),
             verifier,
             state,
@@ -138,12 +142,17 @@ impl AuthService {
             turns: Default::default(),
             limiter: anonymous_limiter(),
             sessions: Default::default(),
+            presence: Presence::new(nodes, now),
+            joins: tokio::sync::Mutex::default(),
             awake: Awake::new(now),
             readers: tokio::sync::Semaphore::new(READERS),
             running: Default::default(),
             clock,
             proxy: OnceLock::new(),
-        }))
+        });
+        service.refresh_proxies().await.map_err(OpenError::State)?;
+        presence::keep_swept(Arc::downgrade(&service));
+        Ok(service)
     }
 }
 
@@ -252,7 +261,8 @@ pub(crate) fn default_of(kind: ResourceKind) -> Option<Resource> {
         | ResourceKind::User
         | ResourceKind::Token
         | ResourceKind::Lock
-        | ResourceKind::Proxy => return None,
+        | ResourceKind::Proxy
+        | ResourceKind::Node => return None,
     };
     Some(default_resource(resource))
 }

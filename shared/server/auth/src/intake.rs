@@ -21,11 +21,10 @@ impl AuthService {
         let now = self.now();
         for event in &mut events {
             check(event, role, host, self.cluster().as_str())?;
-            if role == SystemRole::Proxy
-                && let Some(session) = session(event)
+            if let Some(session) = session(event)
                 && !self.sessions.claim(session, host)
             {
-                return Err(AuthError::bad_request("an event is of another proxy's session"));
+                return Err(AuthError::bad_request("an event is of another host's session"));
             }
             if let (AuditEvent::SessionStart(_), Some(session)) = (&*event, session(event)) {
                 self.sessions.renew(session, host, now);
@@ -66,7 +65,9 @@ fn check(event: &AuditEvent, role: SystemRole, host: HostId, cluster: &str) -> R
     }
     let own = host.to_string();
     match server(event) {
-        Some(server) if server.server_id == own || server.forwarded_by == own => Ok(()),
+        Some(server) if server.server_id == own => Ok(()),
+        // A proxy speaks of the hosts behind it; a node is the host.
+        Some(server) if role == SystemRole::Proxy && server.forwarded_by == own => Ok(()),
         None => Ok(()),
         Some(_) => Err(AuthError::bad_request(format!(
             "event {kind:?} does not name the sender as its server"
@@ -79,7 +80,8 @@ fn may_make(role: SystemRole, event: &AuditEvent) -> bool {
     use AuditEvent as E;
     let session = matches!(
         event,
-        E::SessionStart(_)
+        E::SessionConnect(_)
+            | E::SessionStart(_)
             | E::SessionJoin(_)
             | E::SessionLeave(_)
             | E::SessionEnd(_)
@@ -90,6 +92,7 @@ fn may_make(role: SystemRole, event: &AuditEvent) -> bool {
             | E::Scp(_)
             | E::Sftp(_)
             | E::SftpSummary(_)
+            | E::FileTransferUntracked(_)
             | E::Subsystem(_)
             | E::PortForward(_)
             | E::X11Forward(_)
@@ -98,8 +101,7 @@ fn may_make(role: SystemRole, event: &AuditEvent) -> bool {
             | E::SessionRecordingFailed(_)
     );
     match role {
-        SystemRole::Proxy => session || matches!(event, E::SessionConnect(_)),
-        SystemRole::Node => session,
+        SystemRole::Proxy | SystemRole::Node => session,
         SystemRole::Auth | SystemRole::Admin => false,
     }
 }
@@ -126,6 +128,7 @@ fn session(event: &AuditEvent) -> Option<SessionId> {
         E::Scp(event) => &event.session,
         E::Sftp(event) => &event.session,
         E::SftpSummary(event) => &event.session,
+        E::FileTransferUntracked(event) => &event.session,
         _ => return None,
     };
     session.sid.parse().ok()
@@ -147,6 +150,7 @@ fn server(event: &AuditEvent) -> Option<&ServerMetadata> {
         E::Scp(event) => &event.server,
         E::Sftp(event) => &event.server,
         E::SftpSummary(event) => &event.server,
+        E::FileTransferUntracked(event) => &event.server,
         E::Subsystem(event) => &event.server,
         E::X11Forward(event) => &event.server,
         E::ClientDisconnect(event) => &event.server,
@@ -157,9 +161,25 @@ fn server(event: &AuditEvent) -> Option<&ServerMetadata> {
 
 #[cfg(test)]
 mod tests {
-    use shared_events::{PortForward, SessionStart, UserLogin};
+    use shared_events::{
+        FileTransferUntracked, PortForward, SessionConnect, SessionStart, UserLogin,
+    };
 
     use super::*;
+
+    #[test]
+    fn proxies_and_nodes_tell_of_connections_and_of_what_they_could_not_follow() {
+        let host = HostId::random();
+        let server = ServerMetadata { server_id: host.to_string(), ..ServerMetadata::default() };
+        let connect = SessionConnect { server: server.clone(), ..SessionConnect::default() };
+        let untracked = FileTransferUntracked { server, ..FileTransferUntracked::default() };
+        for role in [SystemRole::Proxy, SystemRole::Node] {
+            for event in [AuditEvent::from(connect.clone()), untracked.clone().into()] {
+                assert!(check(&event, role, host, "example.test").is_ok(), "{role} {event:?}");
+                assert!(check(&event, role, HostId::random(), "example.test").is_err(), "{role}");
+            }
+        }
+    }
 
     #[test]
     fn a_proxy_speaks_only_of_itself_and_of_sessions() {

@@ -3,48 +3,31 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use server_store::Condition;
-use shared_api::{ApiError, JoinReply, JoinRequest, RenewRequest, limits};
-use shared_pki::{HostCertSpec, HostTlsSpec};
-use shared_types::resource::{ProxyServer, ServerSpec};
-use shared_types::{HostId, HostName, Resource, SystemRole};
+use server_core::host::HostKeys;
+use shared_api::{JoinReply, JoinRequest, RenewRequest};
+use shared_pki::{HostCertSpec, HostTlsSpec, KeyPair, TlsKey};
+use shared_types::{HostId, SystemRole};
 
 use crate::caller::Caller;
 use crate::certs::{Keys, sign_error};
 use crate::error::{AuthError, Result};
 use crate::events;
+use crate::hosts::Wish;
 use crate::service::AuthService;
-use crate::state;
 
 /// Life of a joined service's certificates; it renews them well before.
 pub(crate) const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-const NOT_RECOGNIZED: &str = "the token is not recognized, has expired, or is not for this role";
-
-/// What is kept of a service that joined.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Host {
-    role: SystemRole,
-    name: String,
-    #[serde(default)]
-    public_addr: Option<String>,
-}
-
-/// Names and keys of a service that asks for certificates.
-struct Wish<'a> {
-    host_id: HostId,
-    role: SystemRole,
-    name: &'a str,
-    further: &'a [String],
-    public_addr: Option<&'a str>,
-    keys: Keys,
-}
-
 impl AuthService {
-    /// Certificates for a service with a token.
-    pub async fn join(&self, ask: JoinRequest, from: SocketAddr) -> Result<JoinReply> {
-        match self.try_join(&ask, from).await {
+    /// Certificates for a service with a token. `holder`: who asks, where it has shown a certificate; a host that has
+    /// one role already shows it to get another.
+    pub async fn join(
+        &self,
+        ask: JoinRequest,
+        from: SocketAddr,
+        holder: Option<&Caller>,
+    ) -> Result<JoinReply> {
+        match self.try_join(&ask, from, holder).await {
             Ok(reply) => Ok(reply),
             Err(AuthError::Answer(answer)) => {
                 self.record(vec![events::instance_join(&ask, Err(&answer.message), from)]).await?;
@@ -55,20 +38,19 @@ impl AuthService {
         }
     }
 
-    async fn try_join(&self, ask: &JoinRequest, from: SocketAddr) -> Result<JoinReply> {
-        // A Node-role certificate vouches for a server by the names in it. No service asks for one yet,
-        // and a token alone must not give a stranger names.
-        if ask.role != SystemRole::Proxy {
-            return Err(AuthError::denied(NOT_RECOGNIZED));
-        }
-        let ticket = self
-            .redeem(&ask.token, ask.role)
-            .await?
-            .ok_or_else(|| AuthError::denied(NOT_RECOGNIZED))?;
+    async fn try_join(
+        &self,
+        ask: &JoinRequest,
+        from: SocketAddr,
+        holder: Option<&Caller>,
+    ) -> Result<JoinReply> {
+        let ticket = self.redeem(&ask.token, ask.role).await?;
         // Whoever has a copy of the keys of a host that was put out could come back with them.
         self.check_host_lock(ask.host_id).map_err(|error| match error {
             AuthError::Answer(answer) => answer
-                .with_hint("stop the proxy and remove its data directory: it then joins with a new host id")
+                .with_hint(
+                    "stop it and remove its data directory: it then joins with a new host id",
+                )
                 .into(),
             other => other,
         })?;
@@ -80,8 +62,10 @@ impl AuthService {
             public_addr: ask.public_addr.as_deref(),
             keys: Keys::parse(&ask.ssh_public_key, &ask.tls_public_key)?,
         };
-        self.admit(&wish).await?;
-        let reply = self.issue_host(wish)?;
+        let known = holder.is_some_and(|holder| holder.host_id() == Some(ask.host_id));
+        // What is wrong with the keys is said before the name is taken and the token is used up.
+        let reply = self.issue_host(&wish)?;
+        self.admit(&wish, known, ticket.spend).await?;
         self.record(vec![events::instance_join(ask, Ok(ticket.expires), from)]).await?;
         tracing::info!(host = %ask.host_id, name = ask.node_name, role = %ask.role, from = %from, "joined");
         Ok(reply)
@@ -100,90 +84,36 @@ impl AuthService {
             public_addr: ask.public_addr.as_deref(),
             keys: Keys::parse(&ask.ssh_public_key, &ask.tls_public_key)?,
         };
-        self.admit(&wish).await?;
-        let reply = self.issue_host(wish)?;
+        let reply = self.issue_host(&wish)?;
+        self.admit(&wish, true, Vec::new()).await?;
         tracing::info!(host = %host_id, role = %role, "certificates renewed");
         Ok(reply)
     }
 
-    /// Refuses names that are no names, and ids and names that another host of the cluster has.
-    async fn admit(&self, wish: &Wish<'_>) -> Result<()> {
-        if wish.further.len() + 8 > limits::MAX_PRINCIPALS {
-            return Err(AuthError::bad_request("too many additional principals"));
-        }
-        for name in std::iter::once(wish.name).chain(wish.further.iter().map(String::as_str)) {
-            if HostName::new(name).is_err() {
-                let shown: String = name.chars().take(64).collect();
-                return Err(AuthError::bad_request(format!("{shown:?} is not a host name")));
-            }
-        }
-        let held = || {
-            AuthError::Answer(ApiError::already_exists(
-                "the host id or name belongs to another host of the cluster",
-            ))
+    /// Keys and certificates for a service in this process, with `names` beside its host's own.
+    pub fn host_keys(&self, role: SystemRole, host: HostId, names: &[String]) -> Result<HostKeys> {
+        let ssh = KeyPair::generate().map_err(AuthError::at("make SSH key"))?;
+        let tls = TlsKey::generate().map_err(AuthError::at("make TLS key"))?;
+        let wish = Wish {
+            host_id: host,
+            role,
+            name: self.node_name(),
+            further: names,
+            public_addr: None,
+            keys: Keys::parse(&ssh.public_openssh(), &tls.public().to_pem())?,
         };
-        if wish.name.eq_ignore_ascii_case("localhost") || wish.host_id == self.host_id() {
-            return Err(held());
-        }
-        if wish.name.eq_ignore_ascii_case(self.node_name()) && wish.role == SystemRole::Node {
-            return Err(held());
-        }
-        let own = wish.host_id.to_string();
-        for (id, host) in self.hosts().await? {
-            let clash = if id == own {
-                host.role != wish.role
-            } else {
-                host.name.eq_ignore_ascii_case(wish.name)
-            };
-            // A proxy that lost its data directory comes back under a new id; of a name, the role may not change.
-            if clash
-                && !(id != own && host.role == SystemRole::Proxy && wish.role == SystemRole::Proxy)
-            {
-                return Err(held());
-            }
-        }
-        let public_addr = wish.public_addr.filter(|addr| is_address(addr)).map(str::to_owned);
-        let record = Host { role: wish.role, name: wish.name.to_owned(), public_addr };
-        // The record ends with the certificates: a host that is gone gives its name back.
-        let end = self.now() + chrono::Duration::from_std(LIFE).unwrap_or_default();
-        let op = state::put(
-            state::key("hosts", &own)?,
-            &(own.clone(), record),
-            Some(end),
-            Condition::Any,
-        )?;
-        self.store().write(vec![op]).await.map_err(AuthError::at("store host"))?;
-        Ok(())
+        let reply = self.issue_host(&wish)?;
+        Ok(HostKeys {
+            tls_cert_pem: reply.tls_cert,
+            tls_key_pem: tls.to_pem(),
+            ssh_cert: reply.ssh_cert,
+            ssh_key_pem: ssh.to_openssh_private_pem().map_err(AuthError::at("encode host key"))?,
+            valid_until: reply.valid_until,
+        })
     }
 
-    /// `host:port` of a proxy, for the links that users get.
-    pub(crate) async fn proxy_address(&self) -> Option<String> {
-        if let Some(address) = self.proxy.get() {
-            return Some(address.clone());
-        }
-        let hosts = self.hosts().await.unwrap_or_default();
-        hosts
-            .into_iter()
-            .filter(|(_, host)| host.role == SystemRole::Proxy)
-            .find_map(|(_, host)| host.public_addr)
-    }
-
-    /// The proxies that joined, by host id.
-    pub(crate) async fn proxies(&self) -> Result<Vec<Resource>> {
-        let hosts = self.hosts().await?.into_iter();
-        let proxies = hosts.filter(|(_, host)| host.role == SystemRole::Proxy).map(|(id, host)| {
-            let public_addrs = host.public_addr.into_iter().collect();
-            ProxyServer::new(id, ServerSpec { hostname: host.name, public_addrs }).into()
-        });
-        Ok(proxies.collect())
-    }
-
-    async fn hosts(&self) -> Result<Vec<(String, Host)>> {
-        let stored = self.store().list::<(String, Host)>(&state::folder(["hosts"])?).await?;
-        Ok(stored.into_iter().map(|stored| stored.value).collect())
-    }
-
-    fn issue_host(&self, wish: Wish<'_>) -> Result<JoinReply> {
+    fn issue_host(&self, wish: &Wish<'_>) -> Result<JoinReply> {
+        wish.check_names()?;
         let now = self.now();
         let principals =
             HostCertSpec::service_principals(wish.host_id, wish.name, self.cluster(), wish.further);
@@ -220,16 +150,5 @@ impl AuthService {
             cluster: self.cluster().clone(),
             valid_until: now + chrono::Duration::from_std(LIFE).unwrap_or_default(),
         })
-    }
-}
-
-/// `host:port`, safe to print in a link.
-fn is_address(text: &str) -> bool {
-    match text.rsplit_once(':') {
-        Some((host, port)) => {
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            HostName::new(host).is_ok() && port.parse::<u16>().is_ok_and(|port| port > 0)
-        }
-        None => false,
     }
 }

@@ -1,4 +1,4 @@
-//! Locks: what they stop here, and how a proxy is put out of the cluster.
+//! Locks: what they stop here, and how a proxy or a node is put out of the cluster.
 //!
 //! A lock counts from the moment it is stored: every request is checked against the published state, and services hear
 //! of it with the next one.
@@ -11,12 +11,13 @@ use chrono::Duration;
 use server_store::{Condition, Op};
 use shared_api::{ApiError, ClusterState};
 use shared_pki::Identity;
-use shared_types::resource::{Lock, LockSpec, LockSubject, LockTarget};
-use shared_types::{HostId, Resource, ResourceKind, RoleName, SystemRole, UserName};
+use shared_types::resource::{Lock, LockSpec, LockSubject, LockTarget, NodeSpec};
+use shared_types::{HostId, Node, Resource, ResourceKind, RoleName, SystemRole, UserName};
 
 use crate::caller::Caller;
 use crate::error::{AuthError, Result};
 use crate::events;
+use crate::hosts::host_key;
 use crate::service::{AuthService, next_revision};
 use crate::state;
 
@@ -85,16 +86,19 @@ impl AuthService {
             before.map_or_else(|| Some(by.name().to_owned()), |spec| spec.created_by.clone());
     }
 
-    /// What puts a proxy out of the cluster: its record goes, and its id is locked until the last of its certificates
-    /// has ended.
-    pub(crate) fn evict(&self, name: &str, by: &Caller) -> Result<(Vec<Op>, Resource)> {
-        let host: HostId = name.parse().map_err(|_| {
-            AuthError::bad_request("a proxy is named by its host id: tctl get proxies")
-        })?;
+    /// What puts a service that joined in this role out of the cluster: its record goes, and its host id is locked until
+    /// the last of its certificates has ended.
+    pub(crate) fn evict(
+        &self,
+        host: HostId,
+        role: SystemRole,
+        by: &Caller,
+    ) -> Result<(Vec<Op>, Resource)> {
         self.check_lock_count()?;
+        let what = role.as_str().to_ascii_lowercase();
         let spec = LockSpec {
             target: LockTarget { server_id: Some(host), ..LockTarget::default() },
-            message: "the proxy was removed from the cluster".to_owned(),
+            message: format!("the {what} was removed from the cluster"),
             expires: Some(self.now() + Duration::from_std(crate::join::LIFE).unwrap_or_default()),
             ..LockSpec::default()
         };
@@ -102,14 +106,84 @@ impl AuthService {
         self.complete_lock(&mut lock, None, by);
         let lock = Resource::from(lock);
         let ops = vec![
-            state::delete(state::key("hosts", name)?, Condition::Present),
+            state::delete(host_key(host, role)?, Condition::Present),
             state::put_resource(&lock, Condition::Any)?,
         ];
         Ok((ops, lock))
     }
 
+    /// What puts a proxy out; what else its host serves as goes with it.
+    pub(crate) fn remove_proxy(&self, name: &str, by: &Caller) -> Result<(Vec<Op>, Resource)> {
+        let host: HostId = name.parse().map_err(|_| {
+            AuthError::bad_request("a proxy is named by its host id: tctl get proxies")
+        })?;
+        let (mut ops, lock) = self.evict(host, SystemRole::Proxy, by)?;
+        ops.push(state::delete(host_key(host, SystemRole::Node)?, Condition::Any));
+        ops.push(state::delete(state::resource_key(ResourceKind::Node, name)?, Condition::Any));
+        Ok((ops, lock))
+    }
+
+    /// What removes a node. An agent is put out; a server that was only registered is forgotten.
+    pub(crate) async fn remove_node(
+        &self,
+        name: &str,
+        by: &Caller,
+    ) -> Result<(Vec<Op>, Option<Resource>)> {
+        let host: HostId = name
+            .parse()
+            .map_err(|_| AuthError::bad_request("a node is named by its host id: tctl nodes ls"))?;
+        if host == self.host_id() {
+            return Err(AuthError::bad_request(
+                "this node runs in the auth service's own process; to end it, set ssh_service.enabled to no there",
+            ));
+        }
+        let key = state::resource_key(ResourceKind::Node, name)?;
+        let mut ops = vec![state::delete(key, Condition::Any)];
+        if self.host(host, SystemRole::Node).await?.is_none() {
+            return Ok((ops, None));
+        }
+        if self.host(host, SystemRole::Proxy).await?.is_some() {
+            return Err(AuthError::bad_request(format!(
+                "this host serves as a proxy too, and is removed as one: tctl rm proxy/{host}"
+            )));
+        }
+        let (evict, lock) = self.evict(host, SystemRole::Node, by)?;
+        ops.extend(evict);
+        Ok((ops, Some(lock)))
+    }
+
+    /// Refuses to write over an agent's node: an agent says itself how it is.
+    pub(crate) async fn check_node_write(
+        &self,
+        resource: &Resource,
+        stored: Option<&Resource>,
+    ) -> Result<()> {
+        let Resource::Node(node) = resource else { return Ok(()) };
+        let registered = match stored {
+            Some(Resource::Node(stored)) => stored.is_openssh(),
+            _ => {
+                let host = node.host_id();
+                let record = match host {
+                    Some(host) => self.host(host, SystemRole::Node).await?,
+                    None => None,
+                };
+                record.is_none() && host != Some(self.host_id())
+            }
+        };
+        if node.is_openssh() && registered {
+            return Ok(());
+        }
+        Err(AuthError::bad_request(
+            "an agent's node is not written: it joins with a token (tctl nodes add), and says itself how it is; a document is of sub_kind openssh",
+        ))
+    }
+
     /// Publishes what a change of one resource changed. An account alone is not worth reading all of them.
     pub(crate) async fn refresh_after(&self, kind: ResourceKind, name: &str) -> Result<()> {
+        if kind == ResourceKind::Node {
+            self.refresh_node(name).await?;
+            return Ok(());
+        }
         let (ResourceKind::User, Ok(user)) = (kind, UserName::new(name)) else {
             return self.refresh().await;
         };
@@ -130,7 +204,19 @@ impl AuthService {
     pub(crate) async fn all_of(&self, kind: ResourceKind) -> Result<Vec<Resource>> {
         match kind {
             ResourceKind::Proxy => self.proxies().await,
+            ResourceKind::Node => {
+                let mut nodes = self.store().resources(kind).await?;
+                nodes.iter_mut().for_each(|node| self.with_life(node));
+                Ok(nodes)
+            }
             kind => self.store().resources(kind).await,
+        }
+    }
+
+    /// When a node's life is over is in memory; the disk is behind.
+    fn with_life(&self, node: &mut Resource) {
+        if let Some(ends) = node.name().parse().ok().and_then(|host| self.presence.ends(host)) {
+            node.metadata_mut().expires = Some(ends);
         }
     }
 
@@ -140,6 +226,18 @@ impl AuthService {
             ResourceKind::Proxy => {
                 let proxies = self.proxies().await?;
                 Ok(proxies.into_iter().find(|proxy| proxy.name() == name))
+            }
+            ResourceKind::Node => {
+                let mut node = self.store().resource(kind, name).await?;
+                node.iter_mut().for_each(|node| self.with_life(node));
+                match (node, name.parse()) {
+                    // One that has joined, and is not there just now.
+                    (None, Ok(host)) => Ok(self.host(host, SystemRole::Node).await?.map(|host| {
+                        let spec = NodeSpec { hostname: host.name, ..NodeSpec::default() };
+                        Node::new(name, spec).into()
+                    })),
+                    (node, _) => Ok(node),
+                }
             }
             kind => self.store().resource(kind, name).await,
         }

@@ -15,7 +15,7 @@ use crate::events;
 use crate::init::{self, CONFIG_FILE, DYNAMIC};
 use crate::service::AuthService;
 use crate::state;
-use crate::tokens::{check_token, masked};
+use crate::tokens::{check_token, forget, masked, remember};
 
 fn kind_of(text: &str) -> Result<ResourceKind> {
     text.parse().map_err(|error: shared_types::resource::ParseKindError| {
@@ -119,6 +119,7 @@ impl AuthService {
             )?;
             keep_to_origin(stored, force)?;
         }
+        self.check_node_write(&resource, stored.as_ref()).await?;
         if let Resource::Lock(lock) = &mut resource {
             self.check_lock_count()?;
             self.complete_lock(lock, stored.as_ref(), caller);
@@ -168,6 +169,7 @@ impl AuthService {
             &WhereCtx::resource(resource.metadata()),
         )?;
         keep_to_origin(&stored, force)?;
+        self.check_node_write(&resource, Some(&stored)).await?;
         if let Resource::Lock(lock) = &mut resource {
             self.complete_lock(lock, Some(&stored), caller);
         }
@@ -200,9 +202,14 @@ impl AuthService {
                 ops.push(state::put_resource(&default, Condition::Present)?);
             }
             None if kind == ResourceKind::Proxy => {
-                let (evict, lock) = self.evict(name, caller)?;
+                let (evict, lock) = self.remove_proxy(name, caller)?;
                 ops.extend(evict);
                 made = Some(lock);
+            }
+            None if kind == ResourceKind::Node => {
+                let (remove, lock) = self.remove_node(name, caller).await?;
+                ops.extend(remove);
+                made = lock;
             }
             None => {
                 if kind == ResourceKind::Role {
@@ -212,6 +219,9 @@ impl AuthService {
                 if kind == ResourceKind::User {
                     ops.extend(self.user_leftovers(name)?);
                 }
+                if kind == ResourceKind::Token {
+                    ops.push(forget(name)?);
+                }
             }
         }
         self.store().write(ops).await.map_err(|error| match error {
@@ -219,6 +229,11 @@ impl AuthService {
             other => AuthError::internal("delete resource", other),
         })?;
         self.refresh_after(kind, name).await?;
+        if made.is_some() {
+            self.refresh().await?;
+            self.refresh_node(name).await?;
+            self.refresh_proxies().await?;
+        }
         let mut told: Vec<_> = events::resource_deleted(&stored, caller).into_iter().collect();
         told.extend(made.and_then(|lock| events::resource_written(&lock, true, caller)));
         if told.is_empty() {
@@ -240,6 +255,7 @@ impl AuthService {
         }
         let kind = resource.kind();
         let mut ops: Vec<Op> = vec![state::put_resource(&resource, condition)?];
+        ops.extend(remember(&resource)?);
         if kind == ResourceKind::User && condition == Condition::Absent {
             // A new user does not come with the password of an earlier one of that name.
             ops.extend(self.user_leftovers(resource.name())?);
@@ -266,7 +282,7 @@ impl AuthService {
         }
         // Whatever is decided by it would change silently on that day; a role that denies something most of all.
         if resource.metadata().expires.is_some()
-            && !matches!(kind, ResourceKind::User | ResourceKind::Token)
+            && !matches!(kind, ResourceKind::User | ResourceKind::Token | ResourceKind::Node)
         {
             let instead = if kind == ResourceKind::Lock { ", see spec.expires" } else { "" };
             return Err(AuthError::bad_request(format!(

@@ -15,7 +15,7 @@ use shared_events::AuditEvent;
 use shared_pki::RecorderCertSpec;
 use shared_recording::format::HEADER;
 use shared_recording::{ChainStatus, Decoder, EndState, Received, Seal};
-use shared_types::{ClusterName, SessionId};
+use shared_types::{ClusterName, HostId, SessionId};
 use tokio_util::io::SyncIoBridge;
 
 use crate::caller::Caller;
@@ -104,7 +104,12 @@ impl AuthService {
 
     /// Reads a recording that has just arrived, and seals it. When that was done before, the seal stays. A recorder
     /// that did not live says so with `truncated`; then the session's end is made up where the recording has none.
-    pub(crate) async fn receive(&self, session: &SessionId, truncated: bool) -> Result<Arrived> {
+    pub(crate) async fn receive(
+        &self,
+        session: &SessionId,
+        truncated: bool,
+        owner: Option<HostId>,
+    ) -> Result<Arrived> {
         let _turn = self
             .reading
             .begin(*session)
@@ -124,7 +129,7 @@ impl AuthService {
         let (session, cluster, now) = (*session, self.cluster().clone(), self.now());
         let read = tokio::task::spawn_blocking(move || {
             let decoder = Decoder::of_session(bridge, session);
-            read_through(decoder, session, &cluster, truncated)
+            read_through(decoder, session, &cluster, owner, truncated)
         });
         let mut arrived = read.await.map_err(AuthError::at("read recording"))?;
         if let Some(seal) = sealed {
@@ -181,6 +186,7 @@ fn read_through<R: std::io::Read>(
     mut decoder: Decoder<R>,
     session: SessionId,
     cluster: &ClusterName,
+    owner: Option<HostId>,
     truncated: bool,
 ) -> Arrived {
     let end = truncated.then(|| synthesise(&mut decoder, session, cluster.as_str())).flatten();
@@ -203,7 +209,11 @@ fn read_through<R: std::io::Read>(
         ChainStatus::Unsigned if truncated => EndState::Truncated.as_str(),
         ChainStatus::Unsigned => EndState::Complete.as_str(),
     };
-    let here = decoder.header().is_some_and(|origin| origin.cluster == *cluster);
+    // A host sends what it has recorded itself.
+    let foreign =
+        decoder.header().is_some_and(|origin| owner.is_some_and(|owner| origin.recorder != owner));
+    let state = if foreign { "damaged" } else { state };
+    let here = !foreign && decoder.header().is_some_and(|origin| origin.cluster == *cluster);
     let received = decoder.head().filter(|_| whole && here).map(|(slices, head)| Received {
         session,
         state: match decoder.chain_status() {

@@ -26,6 +26,7 @@ use crate::error::{AuthError, Result};
 use crate::limiter::Limiter;
 use crate::login::Turns;
 use crate::password::Passwords;
+use crate::presence::Presence;
 use crate::seals::Reading;
 use crate::sessions::{Awake, Sessions};
 use crate::state::{self, Store};
@@ -53,6 +54,8 @@ pub struct AuthSettings {
     pub node_name: String,
     /// Further names and addresses of the auth service.
     pub names: Vec<String>,
+    /// `host:port` under which others reach it, as far as that is known.
+    pub address: Option<String>,
     /// Where finished recordings are kept; below the data directory when left out.
     pub recordings_at: Option<SessionsUri>,
     /// A session whose proxy has not been heard of for so long counts as ended.
@@ -78,6 +81,7 @@ impl AuthSettings {
             host_id,
             node_name: node_name.into(),
             names: Vec::new(),
+            address: None,
             recordings_at: None,
             tracker_ttl: Duration::from_secs(30 * 60),
             upload_grace: Duration::from_secs(24 * 3600),
@@ -101,6 +105,7 @@ pub struct AuthService {
     pub(crate) user_ca: CertAuthority,
     pub(crate) host_ca: CertAuthority,
     pub(crate) recording_ca: CertAuthority,
+    pub(crate) openssh_ca: CertAuthority,
     pub(crate) reading: Reading,
     pub(crate) verifier: TlsVerifier,
     pub(crate) state: watch::Sender<Arc<ClusterState>>,
@@ -110,6 +115,9 @@ pub struct AuthService {
     pub(crate) turns: Turns,
     pub(crate) limiter: Limiter,
     pub(crate) sessions: Sessions,
+    pub(crate) presence: Presence,
+    /// One host at a time asks for its names.
+    pub(crate) joins: tokio::sync::Mutex<()>,
     /// Since when proxies could say that their sessions run.
     pub(crate) awake: Awake,
     /// Readers of the audit log for listings; a listing may read weeks of it.
@@ -299,7 +307,7 @@ impl AuthService {
 
     /// Whether each of the caller's roles still exists. What a role denied that is gone is not known any more, so
     /// nothing is allowed without it.
-    fn roles_exist(&self, caller: &Caller) -> bool {
+    pub(crate) fn roles_exist(&self, caller: &Caller) -> bool {
         let state = self.current_state();
         caller.roles().into_iter().all(|role| state.roles.contains_key(role))
     }
@@ -378,6 +386,9 @@ impl AuthService {
     pub fn set_proxy_address(&self, address: String) {
         // Said once, after the listener is open.
         let _ = self.proxy.set(address);
+        let mut proxies = self.presence.view().proxies.clone();
+        proxies.extend(self.own_proxy());
+        self.presence.set_proxies(proxies, self.now());
     }
 
     /// The public halves of the authorities.
@@ -395,8 +406,10 @@ impl AuthService {
 
     /// Cluster, version, pins.
     pub fn status(&self) -> Result<StatusReply> {
-        let authorities = [&self.host_ca, &self.user_ca, &self.recording_ca].map(|ca| {
-            AuthorityStatus { kind: ca.kind().to_string(), state: "never updated".to_owned() }
+        let all = [&self.host_ca, &self.user_ca, &self.openssh_ca, &self.recording_ca];
+        let authorities = all.map(|ca| AuthorityStatus {
+            kind: ca.kind().to_string(),
+            state: "never updated".to_owned(),
         });
         Ok(StatusReply {
             cluster: self.cluster.clone(),
@@ -406,7 +419,7 @@ impl AuthService {
         })
     }
 
-    /// The text of an authority: `user`, `host`, `tls-host`, `tls-user`, `recording`; host and user without a kind.
+    /// The text of an authority: `user`, `host`, `tls-host`, `tls-user`, `openssh`, `recording`; host and user without a kind.
     pub fn export(&self, kind: Option<&str>) -> Result<String> {
         let (host, user) = (self.host_ca.trusted(), self.user_ca.trusted());
         let text = match kind.unwrap_or_default() {
@@ -415,6 +428,7 @@ impl AuthService {
             "host" => host.known_hosts_line(None),
             "tls" | "tls-host" => host.tls_certs.concat(),
             "tls-user" => user.tls_certs.concat(),
+            "openssh" => self.openssh_ca.trusted().authorized_line(),
             "recording" => self.recording_ca.trusted().authorized_line(),
             other => {
                 let shown: String = other.chars().take(64).collect();

@@ -1,4 +1,4 @@
-//! Which proxy a session belongs to, so that no other one speaks of it or uploads a recording for it; and whether it
+//! Which host (a proxy or a node) a session belongs to, so that no other one speaks of it or uploads a recording for it; and whether it
 //! still runs: the session trackers.
 //!
 //! Kept in memory and bounded: the first proxy that names a session has it. What was forgotten, after a restart or
@@ -108,10 +108,10 @@ impl Awake {
 }
 
 impl AuthService {
-    /// A proxy says which sessions run on it, and whose recordings wait there. Answers within what time it has to come
-    /// again. Sessions of other proxies are left out.
+    /// A host says which sessions run on it, and whose recordings wait there. Answers within what time it has to come
+    /// again. Sessions of other hosts are left out.
     pub fn renew_sessions(&self, caller: &Caller, sessions: &[SessionId]) -> Result<Duration> {
-        let Some(host) = caller.host_id().filter(|_| caller.is_proxy()) else {
+        let Some(host) = caller.host_id().filter(|_| caller.is_service()) else {
             return Err(AuthError::denied("access denied"));
         };
         if sessions.len() > limits::MAX_RENEWED {

@@ -57,6 +57,10 @@ impl AuthService {
         if upload.initiated > old || parts.iter().any(|part| part.modified > old) {
             return Ok(false);
         }
+        self.recordings
+            .cut_at_gap(upload.id, upload.session)
+            .await
+            .map_err(AuthError::at("put parts aside"))?;
         let stored = self
             .recordings
             .complete(upload.id, upload.session)

@@ -1,8 +1,9 @@
 //! Join tokens: made by administrators, or standing in the configuration.
 
 use chrono::{DateTime, Duration, Utc};
-use server_store::{BackendError, Condition};
-use shared_api::{ApiError, CreateTokenReply, CreateTokenRequest, Secret};
+use serde::{Deserialize, Serialize};
+use server_store::{BackendError, Condition, Op, Revision};
+use shared_api::{ApiError, CreateTokenReply, CreateTokenRequest, ErrorKind, Secret};
 use shared_authz::Verb;
 use shared_types::resource::TokenSpec;
 use shared_types::{ProvisionToken, Resource, ResourceKind, SystemRole};
@@ -30,10 +31,23 @@ pub struct StaticToken {
     pub token: Secret,
 }
 
+/// How long it is known that a token was one.
+const REMEMBERED_DAYS: i64 = 30;
+/// What whoever presents a token that was for one service, and has let one in, reads.
+pub(crate) const ALREADY_USED: &str = "token already used";
+
 /// A token that lets a service in.
 pub(crate) struct Ticket {
     /// When it ends, if it does.
     pub(crate) expires: Option<DateTime<Utc>>,
+    /// What uses it up, where it is for one service only.
+    pub(crate) spend: Vec<Op>,
+}
+
+/// What is remembered of a token beyond its life, by its hash: only who presents it learns of it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Spent {
+    used: bool,
 }
 
 impl AuthService {
@@ -60,14 +74,19 @@ impl AuthService {
         };
         let mut token = ProvisionToken::new(
             secret.expose(),
-            TokenSpec { roles: ask.roles.clone(), ..TokenSpec::default() },
+            TokenSpec {
+                roles: ask.roles.clone(),
+                single_use: ask.single_use,
+                ..TokenSpec::default()
+            },
         );
         token.metadata.expires = Some(expires);
         token.metadata.labels = ask.labels;
         check_token(&token)?;
         let resource = Resource::from(token);
-        let op = state::put_resource(&resource, Condition::Absent)?;
-        self.store().write(vec![op]).await.map_err(|error| match error {
+        let mut ops = vec![state::put_resource(&resource, Condition::Absent)?];
+        ops.extend(remember(&resource)?);
+        self.store().write(ops).await.map_err(|error| match error {
             BackendError::AlreadyExists { .. } => ApiError::already_exists(
                 "a token of this name already exists, please use another name",
             )
@@ -76,25 +95,92 @@ impl AuthService {
         })?;
         self.record(events::resource_written(&resource, true, caller).into_iter().collect())
             .await?;
-        Ok(CreateTokenReply { token: secret, roles: ask.roles, expires, ca_pins: self.ca_pins()? })
+        Ok(CreateTokenReply {
+            token: secret,
+            roles: ask.roles,
+            expires,
+            ca_pins: self.ca_pins()?,
+            auth: self.settings.address.clone(),
+            proxy: self.proxy_address().await,
+        })
     }
 
-    /// Whether the token lets a service of this role in. One answer for every reason not to.
-    pub(crate) async fn redeem(&self, token: &Secret, role: SystemRole) -> Result<Option<Ticket>> {
+    /// The ticket of a service of this role. A stranger who guesses learns of no token; who presents one that was good
+    /// once is told what became of it.
+    pub(crate) async fn redeem(&self, token: &Secret, role: SystemRole) -> Result<Ticket> {
         let presented = token.expose();
         for fixed in self.static_tokens() {
-            if same(fixed.token.expose(), presented) && fixed.roles.contains(&role) {
-                return Ok(Some(Ticket { expires: None }));
+            if same(fixed.token.expose(), presented) {
+                check_role(&fixed.roles, role)?;
+                return Ok(Ticket { expires: None, spend: Vec::new() });
             }
         }
-        let Some(Resource::Token(stored)) =
-            self.store().resource(ResourceKind::Token, presented).await?
-        else {
-            return Ok(None);
+        let stored = match self.store().resource(ResourceKind::Token, presented).await? {
+            Some(Resource::Token(stored)) if !stored.is_expired(self.now()) => stored,
+            Some(_) => return Err(expired()),
+            None => return Err(self.what_became_of(presented).await?),
         };
-        let fits = stored.spec.roles.contains(&role) && !stored.is_expired(self.now());
-        Ok(fits.then_some(Ticket { expires: stored.metadata.expires }))
+        check_role(&stored.spec.roles, role)?;
+        let spend = if stored.spec.single_use { self.spend(&stored)? } else { Vec::new() };
+        Ok(Ticket { expires: stored.metadata.expires, spend })
     }
+
+    async fn what_became_of(&self, token: &str) -> Result<AuthError> {
+        let found = self.store().read::<Spent>(&spent_key(token)?).await?;
+        Ok(match found.map(|found| found.value.used) {
+            None => refusal("token not recognized", None),
+            Some(false) => expired(),
+            Some(true) => refusal(ALREADY_USED, Some("make another one: tctl tokens add")),
+        })
+    }
+
+    /// Removes the token as it is now, so that of two that present it one gets in.
+    fn spend(&self, token: &ProvisionToken) -> Result<Vec<Op>> {
+        let revision = token.metadata.revision.as_deref().and_then(|text| text.parse().ok());
+        let condition = revision.map_or(Condition::Present, |at| Condition::Revision(Revision(at)));
+        let end = self.now() + Duration::days(REMEMBERED_DAYS);
+        Ok(vec![
+            state::delete(state::resource_key(ResourceKind::Token, token.name())?, condition),
+            state::put(spent_key(token.name())?, &Spent { used: true }, Some(end), Condition::Any)?,
+        ])
+    }
+}
+
+/// What remembers a token that has an end beyond it.
+pub(crate) fn remember(resource: &Resource) -> Result<Option<Op>> {
+    let (Resource::Token(token), Some(end)) = (resource, resource.metadata().expires) else {
+        return Ok(None);
+    };
+    let end = end.checked_add_signed(Duration::days(REMEMBERED_DAYS)).unwrap_or(end);
+    let key = spent_key(token.name())?;
+    state::put(key, &Spent { used: false }, Some(end), Condition::Any).map(Some)
+}
+
+/// What forgets a token that was removed.
+pub(crate) fn forget(token: &str) -> Result<Op> {
+    Ok(state::delete(spent_key(token)?, Condition::Any))
+}
+
+fn spent_key(token: &str) -> Result<server_store::Key> {
+    state::hashed_key("spent_tokens", token)
+}
+
+fn check_role(roles: &[SystemRole], role: SystemRole) -> Result<()> {
+    if roles.contains(&role) {
+        return Ok(());
+    }
+    let word = role.as_str().to_ascii_lowercase();
+    let hint = format!("make one that is: tctl tokens add --type={word}");
+    Err(refusal(&format!("the token is not for role {role}"), Some(&hint)))
+}
+
+fn expired() -> AuthError {
+    refusal("token expired", Some("make another one: tctl tokens add"))
+}
+
+fn refusal(message: &str, hint: Option<&str>) -> AuthError {
+    let hint = hint.map(str::to_owned);
+    ApiError { kind: ErrorKind::Denied, message: message.to_owned(), hint }.into()
 }
 
 /// What a token must be to be stored.

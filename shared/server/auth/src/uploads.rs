@@ -108,7 +108,8 @@ impl AuthService {
             None
         } else {
             // The recorder died: an end is needed for the recording to be listed.
-            Some(self.receive(session, truncated).await?)
+            let owner = self.upload_owner(upload).await?;
+            Some(self.receive(session, truncated, owner).await?)
         };
         if let Some(arrived) = &arrived {
             tracing::info!(%session, state = arrived.state, "recording stored");
@@ -121,24 +122,30 @@ impl AuthService {
         self.record(made).await
     }
 
+    /// The host that began an upload, as far as that is remembered.
+    async fn upload_owner(&self, upload: Uuid) -> Result<Option<HostId>> {
+        let key = state::key("uploads", &upload.to_string())?;
+        Ok(self.store().read::<HostId>(&key).await?.map(|owner| owner.value))
+    }
+
     /// An upload belongs to the host that began it, and is for one of its sessions.
     async fn own_upload(&self, caller: &Caller, upload: Uuid, session: &SessionId) -> Result<()> {
-        let Some(host) = caller.host_id().filter(|_| caller.is_proxy()) else {
+        let Some(host) = caller.host_id().filter(|_| caller.is_service()) else {
             return Err(AuthError::denied("access denied"));
         };
         if !self.sessions.claim(*session, host) {
-            return Err(AuthError::bad_request("the session is another proxy's"));
+            return Err(AuthError::bad_request("the session is another host's"));
         }
         let key = state::key("uploads", &upload.to_string())?;
-        let owner = match self.store().read::<HostId>(&key).await? {
-            Some(owner) => owner.value,
+        let owner = match self.upload_owner(upload).await? {
+            Some(owner) => owner,
             None => {
                 let end = self.now() + chrono::Duration::days(REMEMBERED_DAYS);
                 let put = state::put(key.clone(), &host, Some(end), Condition::Absent)?;
                 match self.store().write(vec![put]).await {
                     Ok(_) => host,
                     Err(BackendError::AlreadyExists { .. } | BackendError::Conflict { .. }) => {
-                        self.store().read::<HostId>(&key).await?.map_or(host, |owner| owner.value)
+                        self.upload_owner(upload).await?.unwrap_or(host)
                     }
                     Err(error) => return Err(AuthError::internal("store upload", error)),
                 }

@@ -16,6 +16,8 @@ use shared_types::{HostId, HostName, Labels, Login, RoleName, Strictness};
 
 /// Where locks are held to strictly, what is known of them may be so old.
 const STRICT_AGE: TimeDelta = TimeDelta::minutes(5);
+/// The port that roles see of a node, wherever it is reached.
+const NODE_PORT: u16 = 3022;
 
 use crate::authority::{EmitError, EventSink};
 
@@ -57,8 +59,17 @@ pub struct SshAccess {
     pub login: Login,
     /// The name that was asked for, and that the host's certificate has to carry.
     pub host: HostName,
-    /// The address the decision is about; no other is dialled.
-    pub addr: SocketAddr,
+    /// Where the decision leads to; nothing else is dialled.
+    pub reach: Reach,
+}
+
+/// Where an access leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// An address at which no node is registered.
+    Addr(SocketAddr),
+    /// A node of the cluster, through its tunnel or at the address it is registered with.
+    Node(HostId),
 }
 
 /// What a user asks for.
@@ -70,8 +81,8 @@ pub struct SshRequest<'a> {
     pub login: &'a Login,
     /// The host as it was typed.
     pub host: &'a HostName,
-    /// One address of it, looked up already.
-    pub addr: SocketAddr,
+    /// The node it stands for, or one address of it, looked up already.
+    pub reach: Reach,
     /// Labels of a registered host; none for others.
     pub labels: &'a Labels,
     /// Whether address and port are one of the cluster's own.
@@ -205,14 +216,48 @@ pub fn check_ssh(
     if let Some(gone) = held(state, identity).find(|name| !state.roles.contains_key(*name)) {
         return Err(AccessRefused::UnknownRole(gone.clone()));
     }
-    let target = SshTarget {
-        host: request.host.as_ref(),
-        resolved: Some(request.addr.ip()),
-        port: request.addr.port(),
-        labels: request.labels,
-        protected: request.protected,
+    let host = request.host.as_ref();
+    let target = match request.reach {
+        Reach::Addr(addr) => SshTarget {
+            labels: request.labels,
+            protected: request.protected,
+            ..SshTarget::unregistered(host, addr.ip(), addr.port())
+        },
+        Reach::Node(node) => {
+            check_node(state, request, node)?;
+            SshTarget::registered(host, None, NODE_PORT, request.labels)
+        }
     };
     Ok(roles(state, identity).check_ssh(request.login, &target).into_result()?)
+}
+
+/// Refuses who may not come to a node because of a lock on it.
+fn check_node(
+    state: &ClusterState,
+    request: &SshRequest<'_>,
+    node: HostId,
+) -> Result<(), AccessRefused> {
+    let subject = LockSubject {
+        user: Some(&request.identity.user),
+        roles: &request.identity.roles,
+        login: Some(request.login.as_ref()),
+        server: Some(node),
+    };
+    match state.lock_on(&subject, Utc::now()) {
+        Some(lock) => Err(AccessRefused::Locked(lock.text())),
+        None => Ok(()),
+    }
+}
+
+/// Whether a user may know of a node: some login of the roles is allowed there.
+pub fn sees_node(
+    state: &ClusterState,
+    identity: &Identity,
+    host: &HostName,
+    labels: &Labels,
+) -> bool {
+    let target = SshTarget::registered(host.as_ref(), None, NODE_PORT, labels);
+    roles(state, identity).reaches(&target)
 }
 
 /// Decides, makes `allowed` durable, and grants. A refusal's event is made by `refused` from its reason and is emitted
@@ -235,7 +280,7 @@ pub async fn authorize_ssh(
             let target = SshAccess {
                 login: request.login.clone(),
                 host: request.host.clone(),
-                addr: request.addr,
+                reach: request.reach,
             };
             Ok(Granted { identity: request.identity.clone(), target, rules })
         }
@@ -265,7 +310,7 @@ mod tests {
             identity: who,
             login,
             host,
-            addr: "192.0.2.7:22".parse().unwrap(),
+            reach: Reach::Addr("192.0.2.7:22".parse().unwrap()),
             labels,
             protected: false,
             via: Via { server: HostId::random(), confirmed: Utc::now() },
@@ -290,7 +335,7 @@ mod tests {
                 .unwrap();
         assert_eq!(sink.kinds(), ["session.connect"]);
         assert!(!granted.rules().is_empty());
-        assert_eq!(granted.redeem().addr, asked.addr);
+        assert_eq!(granted.redeem().reach, asked.reach);
 
         sink.set_away(true);
         let err = authorize_ssh(&state, &sink, asked, SessionConnect::default().into(), refused)

@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use shared_api::{ApiError, ClusterState, CompleteUpload, ErrorKind};
+use shared_api::{ApiError, ClusterState, CompleteUpload, ErrorKind, NodeView, OpensshUserRequest};
 use shared_events::AuditEvent;
-use shared_types::SessionId;
+use shared_types::{Node, SessionId};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -111,6 +111,13 @@ pub trait Authority: Send + Sync + 'static {
         public_key: &str,
     ) -> Result<String, AuthorityError>;
 
+    /// A certificate of a minute for one login on one node without an agent; only where the auth service finds that the
+    /// user may log in there now. Gives OpenSSH text.
+    async fn sign_openssh_user(
+        &self,
+        request: OpensshUserRequest,
+    ) -> Result<String, AuthorityError>;
+
     /// A short-lived certificate for the key this service signs recordings with. Takes and gives OpenSSH text.
     async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError>;
 
@@ -136,6 +143,19 @@ pub trait Authority: Send + Sync + 'static {
 
     /// Says that these sessions run here, or that their recordings wait here. Answers within what time to say so again.
     async fn renew_sessions(&self, sessions: Vec<SessionId>) -> Result<Duration, AuthorityError>;
+
+    /// The cluster's nodes as far as they are known here; never waits. Empty where they are not followed: only proxies
+    /// need them.
+    fn nodes(&self) -> Arc<NodeView>;
+
+    /// Tells of every newer view of the nodes.
+    fn watch_nodes(&self) -> watch::Receiver<Arc<NodeView>>;
+
+    /// Says that this host's node is there, and how it is. Answers when to say so again.
+    async fn heartbeat(&self, node: Node) -> Result<Duration, AuthorityError>;
+
+    /// Says that this host's node goes.
+    async fn withdraw(&self) -> Result<(), AuthorityError>;
 
     /// The text of `/webapi/auth/export?type=`; host and user where `None`.
     async fn export(&self, kind: Option<&str>) -> Result<String, AuthorityError>;

@@ -1,4 +1,5 @@
-//! Where services meet: the authority they ask, access that was granted, and spools that lose nothing.
+//! Where services meet: the authority they ask, access that was granted, spools that lose nothing, and what those that
+//! end SSH sessions share.
 //!
 //! What must stay true:
 //! - A [`Granted`] exists only after its event is durable, and is used for one dial.
@@ -12,14 +13,19 @@ pub mod access;
 mod authority;
 mod backoff;
 mod batches;
+mod follow_nodes;
+pub mod host;
+pub mod http;
 mod kept;
 pub mod recorder;
 pub mod remote;
 pub mod spool;
+pub mod ssh;
 #[cfg(test)]
 mod testing;
+pub mod tunnel;
 
-pub use access::{AccessRefused, Granted, SshAccess, SshRequest, Via, authorize_ssh};
+pub use access::{AccessRefused, Granted, Reach, SshAccess, SshRequest, Via, authorize_ssh};
 pub use authority::{Authority, AuthorityError, EmitError, EventSink};
 pub use kept::{KeptError, KeptState};
 pub use remote::RemoteAuthority;

@@ -2,7 +2,7 @@
 //!
 //! The state is kept current by a request the auth service holds until something changed. While it is away, the last
 //! state stands: sessions go on and new ones are decided by it. It is also kept on disk, for a start while it is away.
-//! An auth service that answers that this host is locked ends everything that goes through it.
+//! A proxy follows the cluster's nodes too. An auth service that answers that this host is locked ends everything that goes through it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,12 +12,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use shared_api::{
-    Client, ClientError, ClusterState, CompleteUpload, ErrorKind, ProxyHostCertRequest,
-    RecorderCertRequest, RenewSessions, pack_event,
+    Client, ClientError, ClusterState, CompleteUpload, ErrorKind, NodeView, OpensshUserRequest,
+    ProxyHostCertRequest, RecorderCertRequest, RenewSessions, pack_event,
 };
 use shared_events::AuditEvent;
 use shared_types::resource::{Lock, LockSpec, LockSubject, LockTarget};
-use shared_types::{HostId, SessionId};
+use shared_types::{HostId, Node, SessionId, SystemRole};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -25,12 +25,14 @@ use uuid::Uuid;
 use crate::authority::{Authority, AuthorityError, EmitError};
 use crate::backoff::Backoff;
 use crate::batches::Batches;
+use crate::follow_nodes::NodeFollower;
 use crate::kept::{KeptState, REFRESH};
 
 /// An auth service in another process.
 pub struct RemoteAuthority {
     client: Client,
     state: watch::Receiver<Arc<ClusterState>>,
+    nodes: watch::Receiver<Arc<NodeView>>,
     confirmed: Arc<Confirmed>,
     stop: CancellationToken,
 }
@@ -51,10 +53,12 @@ impl Confirmed {
 
 impl RemoteAuthority {
     /// Fetches the state once, and then keeps it current until `shutdown`, or until this is dropped. While the auth
-    /// service is away, starts from the state in `kept`, where there is one that is young enough. `host` is this host.
+    /// service is away, starts from the state in `kept`, where there is one that is young enough. `host` is this host,
+    /// and `role` what its certificate says it is; a proxy follows the nodes too.
     pub async fn connect(
         client: Client,
         host: HostId,
+        role: SystemRole,
         kept: KeptState,
         shutdown: &CancellationToken,
     ) -> Result<Arc<Self>, ClientError> {
@@ -73,13 +77,23 @@ impl RemoteAuthority {
         let confirmed = Confirmed::new(at);
         let (state, states) = watch::channel(first);
         let stop = shutdown.child_token();
+        let nodes = if role == SystemRole::Proxy {
+            let (follower, nodes) = NodeFollower::start(client.clone(), kept.clone()).await;
+            let ended = stop.clone();
+            tokio::spawn(async move {
+                let _ = ended.run_until_cancelled(follower.run()).await;
+            });
+            nodes
+        } else {
+            watch::Sender::default().subscribe()
+        };
         let (ended, client_of) = (stop.clone(), client.clone());
         let follower =
             Follower { client: client_of, host, kept, state, confirmed: Arc::clone(&confirmed) };
         tokio::spawn(async move {
             let _ = ended.run_until_cancelled(follower.run()).await;
         });
-        Ok(Arc::new(Self { client, state: states, confirmed, stop }))
+        Ok(Arc::new(Self { client, state: states, nodes, confirmed, stop }))
     }
 
     /// The client below, for what only a service itself asks for.
@@ -124,7 +138,7 @@ async fn keep(kept: &KeptState, state: &Arc<ClusterState>) {
     if let Ok(Err(error)) = saved {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
-            "the cluster state is not kept; without it this proxy cannot start while auth is away"
+            "the cluster state is not kept; without it this service cannot start while auth is away"
         );
     }
 }
@@ -258,6 +272,13 @@ impl Authority for RemoteAuthority {
         Ok(self.client.sign_proxy_host(&request).await.map_err(authority_error)?.certificate)
     }
 
+    async fn sign_openssh_user(
+        &self,
+        request: OpensshUserRequest,
+    ) -> Result<String, AuthorityError> {
+        Ok(self.client.sign_openssh_user(&request).await.map_err(authority_error)?.certificate)
+    }
+
     async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError> {
         let request = RecorderCertRequest { public_key: public_key.to_owned() };
         Ok(self.client.sign_recorder(&request).await.map_err(authority_error)?.certificate)
@@ -297,6 +318,23 @@ impl Authority for RemoteAuthority {
     async fn renew_sessions(&self, sessions: Vec<SessionId>) -> Result<Duration, AuthorityError> {
         let reply = self.client.renew_sessions(&RenewSessions { sessions }).await;
         Ok(Duration::from_millis(reply.map_err(authority_error)?.within_ms))
+    }
+
+    fn nodes(&self) -> Arc<NodeView> {
+        Arc::clone(&self.nodes.borrow())
+    }
+
+    fn watch_nodes(&self) -> watch::Receiver<Arc<NodeView>> {
+        self.nodes.clone()
+    }
+
+    async fn heartbeat(&self, node: Node) -> Result<Duration, AuthorityError> {
+        let reply = self.client.heartbeat(&node).await.map_err(authority_error)?;
+        Ok(Duration::from_secs(reply.again_seconds))
+    }
+
+    async fn withdraw(&self) -> Result<(), AuthorityError> {
+        self.client.withdraw().await.map_err(authority_error)
     }
 
     async fn export(&self, kind: Option<&str>) -> Result<String, AuthorityError> {

@@ -14,6 +14,8 @@ use super::*;
 use crate::authority::EventSink;
 use crate::testing::{event, state};
 
+const PROXY: SystemRole = SystemRole::Proxy;
+
 /// An auth service that holds state requests, and remembers events.
 struct Auth {
     state: watch::Sender<ClusterState>,
@@ -111,11 +113,11 @@ async fn state_follows_outlives_the_auth_service_and_is_taken_up_again() {
 
     let config = ClientConfig::new(Route::Direct { addr: addr.clone() }, vec![ca.trusted()], None);
     let folder = tempfile::tempdir().unwrap();
-    let (host, kept) = (HostId::random(), KeptState::new(folder.path()));
+    let (host, kept) = (HostId::random(), KeptState::new(folder.path(), PROXY));
     let client = Client::new(config).unwrap();
     let never = CancellationToken::new();
     let remote =
-        RemoteAuthority::connect(client.clone(), host, kept.clone(), &never).await.unwrap();
+        RemoteAuthority::connect(client.clone(), host, PROXY, kept.clone(), &never).await.unwrap();
     assert_eq!(remote.state().revision, 1);
 
     let mut seen = remote.watch();
@@ -153,13 +155,13 @@ async fn state_follows_outlives_the_auth_service_and_is_taken_up_again() {
     // A start while it is away: with what was kept, and not without.
     let hour_ago = Utc::now() - chrono::TimeDelta::hours(1);
     kept.save(&remote.state(), hour_ago).unwrap();
-    let start = RemoteAuthority::connect(client.clone(), host, kept, &never).await.unwrap();
+    let start = RemoteAuthority::connect(client.clone(), host, PROXY, kept, &never).await.unwrap();
     assert_eq!(start.state().revision, 2);
     assert_eq!(start.confirmed().timestamp(), hour_ago.timestamp(), "as old as it was kept");
     assert!(remote.confirmed() > hour_ago);
     drop(start);
-    let nothing = KeptState::new(&folder.path().join("none"));
-    assert!(RemoteAuthority::connect(client, host, nothing, &never).await.is_err());
+    let nothing = KeptState::new(&folder.path().join("none"), PROXY);
+    assert!(RemoteAuthority::connect(client, host, PROXY, nothing, &never).await.is_err());
 
     // A restarted service counts from the start: any other revision is news.
     change(1);

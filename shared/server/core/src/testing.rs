@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use shared_api::{Account, ApiError, ClusterState, CompleteUpload};
+use shared_api::{Account, ApiError, ClusterState, CompleteUpload, NodeView};
 use shared_events::{AuditEvent, SessionConnect};
-use shared_pki::{Identity, Permits};
-use shared_types::{Role, SessionId};
+use shared_pki::{CaKind, CertAuthority, Identity, Permits, RecorderCertSpec};
+use shared_types::{HostId, Node, Role, SessionId, SystemRole};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ pub(crate) type Stored = (Vec<u8>, CompleteUpload);
 
 pub(crate) struct FakeAuthority {
     state: watch::Sender<Arc<ClusterState>>,
+    nodes: watch::Sender<Arc<NodeView>>,
     away: AtomicBool,
     /// Uids that are refused for good.
     pub(crate) poison: Mutex<Vec<String>>,
@@ -31,6 +32,9 @@ pub(crate) struct FakeAuthority {
     pub(crate) refuse_complete: AtomicBool,
     /// A stored recording is not replaced.
     pub(crate) once: AtomicBool,
+    /// What signs keys of recorders.
+    pub(crate) recording: CertAuthority,
+    pub(crate) recorder: HostId,
 }
 
 pub(crate) fn state() -> ClusterState {
@@ -78,6 +82,7 @@ impl FakeAuthority {
     pub(crate) fn new() -> Self {
         Self {
             state: watch::channel(Arc::new(state())).0,
+            nodes: watch::Sender::default(),
             away: AtomicBool::new(false),
             poison: Mutex::default(),
             events: Mutex::default(),
@@ -86,7 +91,19 @@ impl FakeAuthority {
             parts_left: AtomicUsize::new(usize::MAX),
             refuse_complete: AtomicBool::new(false),
             once: AtomicBool::new(false),
+            recording: CertAuthority::generate(
+                CaKind::Recording,
+                &"example.com".parse().unwrap(),
+                chrono::Utc::now(),
+            )
+            .unwrap(),
+            recorder: HostId::random(),
         }
+    }
+
+    /// Changes the state, as news.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut ClusterState)) {
+        self.state.send_modify(|state| change(Arc::make_mut(state)));
     }
 
     pub(crate) fn set_away(&self, away: bool) {
@@ -143,6 +160,23 @@ impl Authority for FakeAuthority {
         self.state.subscribe()
     }
 
+    fn nodes(&self) -> Arc<NodeView> {
+        Arc::clone(&self.nodes.borrow())
+    }
+
+    fn watch_nodes(&self) -> watch::Receiver<Arc<NodeView>> {
+        self.nodes.subscribe()
+    }
+
+    async fn heartbeat(&self, _node: Node) -> Result<std::time::Duration, AuthorityError> {
+        self.here().map_err(AuthorityError::Unavailable)?;
+        Ok(std::time::Duration::from_secs(60))
+    }
+
+    async fn withdraw(&self) -> Result<(), AuthorityError> {
+        self.here().map_err(AuthorityError::Unavailable)
+    }
+
     async fn sign_proxy_host(
         &self,
         _principals: Vec<String>,
@@ -151,8 +185,25 @@ impl Authority for FakeAuthority {
         Err(AuthorityError::Unavailable("no certificates here".to_owned()))
     }
 
-    async fn certify_recorder(&self, _public_key: &str) -> Result<String, AuthorityError> {
+    async fn sign_openssh_user(
+        &self,
+        _request: shared_api::OpensshUserRequest,
+    ) -> Result<String, AuthorityError> {
         Err(AuthorityError::Unavailable("no certificates here".to_owned()))
+    }
+
+    async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError> {
+        self.here().map_err(AuthorityError::Unavailable)?;
+        let spec = RecorderCertSpec {
+            public_key: shared_pki::ssh_key::PublicKey::from_openssh(public_key).unwrap(),
+            host_id: self.recorder,
+            role: SystemRole::Proxy,
+            cluster: "example.com".parse().unwrap(),
+            now: chrono::Utc::now(),
+            ttl: std::time::Duration::from_secs(3600),
+        };
+        let signed = self.recording.ssh_ca().unwrap().sign_recorder(spec).unwrap();
+        Ok(signed.to_openssh().unwrap())
     }
 
     async fn emit(&self, events: Vec<AuditEvent>) -> Result<(), EmitError> {

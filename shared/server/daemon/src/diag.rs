@@ -32,6 +32,8 @@ const CONNECTIONS: usize = 64;
 pub(crate) struct Diagnostics {
     ready: AtomicBool,
     spool: OnceLock<Arc<RecordingSpool>>,
+    /// Counts the agents that are connected to the proxy.
+    agents: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
 }
 
 impl Diagnostics {
@@ -40,9 +42,15 @@ impl Diagnostics {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// The proxy's recordings are looked at from now on.
-    pub(crate) fn watch(&self, spool: Arc<RecordingSpool>) {
+    /// Connected agents are counted from now on.
+    pub(crate) fn count_agents(&self, agents: impl Fn() -> usize + Send + Sync + 'static) {
         // There is one proxy in a process.
+        let _ = self.agents.set(Box::new(agents));
+    }
+
+    /// The recordings of a service are looked at from now on.
+    pub(crate) fn watch(&self, spool: Arc<RecordingSpool>) {
+        // Where a proxy and an SSH service share a process, the proxy's count: it comes first.
         let _ = self.spool.set(spool);
     }
 }
@@ -104,14 +112,15 @@ async fn metrics(State(diagnostics): State<Arc<Diagnostics>>) -> impl IntoRespon
         },
         None => None,
     };
-    (StatusCode::OK, [(header::CONTENT_TYPE, TEXT)], text(status.as_ref()))
+    let agents = diagnostics.agents.get().map(|count| count());
+    (StatusCode::OK, [(header::CONTENT_TYPE, TEXT)], text(status.as_ref(), agents))
 }
 
 /// The version of the format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The metrics as text: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
-fn text(spool: Option<&SpoolStatus>) -> String {
+fn text(spool: Option<&SpoolStatus>, agents: Option<usize>) -> String {
     let mut out = String::new();
     let mut add = |name: &str, kind: &str, help: &str, labels: &str, value: f64| {
         // Writing to a string cannot fail.
@@ -119,6 +128,10 @@ fn text(spool: Option<&SpoolStatus>) -> String {
     };
     let build = format!("{{version=\"{}\"}}", escaped(env!("CARGO_PKG_VERSION")));
     add("gatehouse_build_info", "gauge", "The version that runs.", &build, 1.0);
+    if let Some(agents) = agents {
+        let help = "Agents that are connected to this proxy.";
+        add("gatehouse_connected_agents", "gauge", help, "", agents as f64);
+    }
     let Some(spool) = spool else { return out };
     let number = |value: u64| value as f64;
     for (name, kind, help, value) in [
@@ -183,7 +196,8 @@ mod tests {
             failures: 3,
             set_aside: 1,
         };
-        let shown = text(Some(&spool));
+        let shown = text(Some(&spool), Some(3));
+        assert!(shown.contains("\ngatehouse_connected_agents 3\n"), "{shown}");
         for line in [
             "# TYPE gatehouse_recording_spool_bytes gauge",
             "gatehouse_recording_spool_bytes 12",
@@ -194,7 +208,7 @@ mod tests {
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line} is missing in {shown}");
         }
-        assert!(text(None).contains("gatehouse_build_info{version=\""));
+        assert!(text(None, None).contains("gatehouse_build_info{version=\""));
         for line in shown.lines() {
             assert!(line.starts_with("# ") || line.split(' ').count() == 2, "{line}");
         }

@@ -6,13 +6,18 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod agents;
+mod auth_service;
 pub mod cli;
 mod configure;
 mod data_dir;
 mod diag;
 mod host_identity;
+mod join_openssh;
 mod listeners;
 mod logging;
+mod member;
+mod proxy_service;
 mod ready;
 mod services;
 mod signals;

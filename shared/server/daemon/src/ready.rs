@@ -28,6 +28,12 @@ pub(crate) struct Listening {
     /// The proxy's SSH port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ssh: Option<SocketAddr>,
+    /// The proxy's port for agents' tunnels alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tunnel: Option<SocketAddr>,
+    /// The SSH service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<SocketAddr>,
 }
 
 impl Listening {
@@ -39,7 +45,14 @@ impl Listening {
             Some(address) => address.to_string(),
             None => "-".to_owned(),
         };
-        tracing::info!(auth = show(self.auth), web = show(self.web), ssh = show(self.ssh), "ready");
+        tracing::info!(
+            auth = show(self.auth),
+            web = show(self.web),
+            ssh = show(self.ssh),
+            tunnel = show(self.tunnel),
+            node = show(self.node),
+            "ready"
+        );
         Ok(())
     }
 }

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
 use shared_cli::{CliError, ExitCode};
 use shared_config::{ConfigError, JoinToken, TeleportConfig};
+use shared_types::{HostName, Labels, parse_labels};
 
 use crate::cli::{Role, StartArgs};
 use crate::data_dir::DataDir;
@@ -21,6 +24,7 @@ pub(crate) fn run(args: StartArgs) -> Result<ExitCode, CliError> {
     let config = configuration(&args)?;
     crate::logging::init(&config.log, args.debug)?;
     shared_transport::install_crypto();
+    allow_descriptors();
     let dir = DataDir::open(&config.data_dir).map_err(|error| CliError::from_error(&error))?;
     if let Some(path) = &config.pid_file {
         std::fs::write(path, format!("{}\n", std::process::id()))
@@ -49,6 +53,16 @@ pub(crate) fn run(args: StartArgs) -> Result<ExitCode, CliError> {
     outcome.map(|()| ExitCode::Done)
 }
 
+/// Takes as many descriptors as the system lets us have: each connection is one, and the usual limit is an old one for
+/// programs that cannot count beyond 1024. Programs of logins get that one back.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
+}
+
 fn shown(error: RunError) -> CliError {
     let hint = error.hint();
     let shown = CliError::from_error(&error);
@@ -59,11 +73,18 @@ fn shown(error: RunError) -> CliError {
 }
 
 fn configuration(args: &StartArgs) -> Result<TeleportConfig, CliError> {
-    let mut config = match &args.config {
-        Some(path) => load(path)?,
-        None if Path::new(USUAL_CONFIG).is_file() => load(Path::new(USUAL_CONFIG))?,
-        None => TeleportConfig::all_in_one(Path::new(USUAL_DATA_DIR))
-            .map_err(|error| shown_config(&error))?,
+    let file = match &args.config {
+        Some(path) => Some(load(path)?),
+        None if Path::new(USUAL_CONFIG).is_file() => Some(load(Path::new(USUAL_CONFIG))?),
+        None => None,
+    };
+    let mut config = match file {
+        Some(mut config) => {
+            overrule(&mut config, args)?;
+            choose_roles(&mut config, &args.roles)?;
+            config
+        }
+        None => from_flags(args)?,
     };
     if let Some(dir) = &args.data_dir {
         config.data_dir = dir.clone();
@@ -71,6 +92,48 @@ fn configuration(args: &StartArgs) -> Result<TeleportConfig, CliError> {
     if let Some(path) = &args.pid_file {
         config.pid_file = Some(path.clone());
     }
+    Ok(config)
+}
+
+/// A configuration out of flags alone: as a file that says the same.
+fn from_flags(args: &StartArgs) -> Result<TeleportConfig, CliError> {
+    let usual = [Role::Auth, Role::Proxy];
+    let roles = if args.roles.is_empty() { &usual } else { args.roles.as_slice() };
+    let on = |role| json!({"enabled": roles.contains(&role)});
+    let mut ssh = on(Role::Node);
+    if let Some(labels) = labels(args)? {
+        ssh["labels"] = json!(labels);
+    }
+    let mut global = json!({"data_dir": USUAL_DATA_DIR});
+    let mut set = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            global[key] = value;
+        }
+    };
+    let several = |list: &[String]| (!list.is_empty()).then(|| json!(list));
+    set("auth_token", args.token.as_ref().map(|token| json!(token)));
+    set("auth_servers", several(&args.auth_server));
+    set("proxy_server", args.proxy_server.as_ref().map(|addr| json!(addr)));
+    set("ca_pin", several(&args.ca_pin));
+    set("nodename", args.nodename.as_ref().map(|name| json!(name)));
+    set("advertise_ip", args.advertise_ip.as_ref().map(|addr| json!(addr)));
+    let file = json!({
+        "version": "v1",
+        "teleport": global,
+        "auth_service": on(Role::Auth),
+        "proxy_service": on(Role::Proxy),
+        "ssh_service": ssh,
+    });
+    TeleportConfig::parse(&file.to_string(), "command line").map_err(|error| shown_config(&error))
+}
+
+fn labels(args: &StartArgs) -> Result<Option<Labels>, CliError> {
+    let parsed = args.labels.as_deref().map(parse_labels).transpose();
+    parsed.map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))
+}
+
+/// Flags beat the file.
+fn overrule(config: &mut TeleportConfig, args: &StartArgs) -> Result<(), CliError> {
     if let Some(token) = &args.token {
         let file = token.starts_with('/');
         config.auth_token = Some(if file {
@@ -79,14 +142,31 @@ fn configuration(args: &StartArgs) -> Result<TeleportConfig, CliError> {
             JoinToken::Value(token.clone())
         });
     }
-    if let Some(addr) = &args.auth_server {
-        config.auth_servers = vec![addr.clone()];
+    if !args.auth_server.is_empty() {
+        config.auth_servers = args.auth_server.clone();
+        config.proxy_server = None;
+    }
+    if let Some(addr) = &args.proxy_server {
+        config.proxy_server = Some(addr.clone());
+        config.auth_servers.clear();
     }
     if !args.ca_pin.is_empty() {
         config.ca_pins = args.ca_pin.clone();
     }
-    choose_roles(&mut config, &args.roles)?;
-    Ok(config)
+    if let Some(name) = &args.nodename {
+        let name = HostName::new(name.as_str());
+        let name = name.map_err(|error| CliError::usage(format!("--nodename: {error}")))?;
+        config.nodename = Some(name.to_string());
+    }
+    if let Some(addr) = &args.advertise_ip {
+        let addr = HostName::new(addr.as_str());
+        let addr = addr.map_err(|error| CliError::usage(format!("--advertise-ip: {error}")))?;
+        config.advertise_ip = Some(addr.to_string());
+    }
+    if let (Some(labels), Some(ssh)) = (labels(args)?, &mut config.ssh) {
+        ssh.labels.extend(labels);
+    }
+    Ok(())
 }
 
 /// Leaves only what `--roles` names; what it names has to be configured.
@@ -94,13 +174,14 @@ fn choose_roles(config: &mut TeleportConfig, roles: &[Role]) -> Result<(), CliEr
     if roles.is_empty() {
         return Ok(());
     }
-    for (role, there, name) in [
-        (Role::Auth, config.auth.is_some(), "auth"),
-        (Role::Proxy, config.proxy.is_some(), "proxy"),
+    for (role, there, name, service) in [
+        (Role::Auth, config.auth.is_some(), "auth", "auth_service"),
+        (Role::Proxy, config.proxy.is_some(), "proxy", "proxy_service"),
+        (Role::Node, config.ssh.is_some(), "node", "ssh_service"),
     ] {
         if roles.contains(&role) && !there {
             return Err(CliError::usage(format!(
-                "--roles names {name}, but {name}_service is not enabled"
+                "--roles names {name}, but {service} is not enabled in the configuration file"
             )));
         }
     }
@@ -110,10 +191,20 @@ fn choose_roles(config: &mut TeleportConfig, roles: &[Role]) -> Result<(), CliEr
     if !roles.contains(&Role::Proxy) {
         config.proxy = None;
     }
+    if !roles.contains(&Role::Node) {
+        config.ssh = None;
+    }
     if config.auth.is_none() && config.auth_servers.is_empty() {
-        return Err(CliError::usage(
-            "a proxy without the auth service needs --auth-server or teleport.auth_server",
-        ));
+        if config.proxy.is_some() {
+            return Err(CliError::usage(
+                "a proxy without the auth service needs --auth-server or teleport.auth_server",
+            ));
+        }
+        if config.proxy_server.is_none() {
+            return Err(CliError::usage(
+                "a node without the auth service needs --auth-server or --proxy-server",
+            ));
+        }
     }
     Ok(())
 }
@@ -143,5 +234,46 @@ mod tests {
         assert!(choose_roles(&mut both, &[Role::Proxy]).is_err(), "no auth service to join");
         let mut auth = config("proxy_service:\n  enabled: no\n");
         assert!(choose_roles(&mut auth, &[Role::Proxy]).is_err(), "not configured");
+    }
+
+    fn flags(line: &str) -> StartArgs {
+        #[derive(clap::Parser)]
+        struct Flags {
+            #[command(flatten)]
+            start: StartArgs,
+        }
+        let words = std::iter::once("teleport").chain(line.split_whitespace());
+        <Flags as clap::Parser>::try_parse_from(words).unwrap().start
+    }
+
+    #[test]
+    fn a_node_joins_by_flags_alone() {
+        let args = flags(
+            "--roles=node --token=/etc/token --ca-pin=sha256:ab --auth-server=auth.example.test --nodename=db-1 --labels=env=prod,team=a",
+        );
+        let config = from_flags(&args).unwrap();
+        assert!(config.auth.is_none() && config.proxy.is_none());
+        assert_eq!(config.ssh.unwrap().labels["env"], "prod");
+        assert_eq!(config.auth_servers, ["auth.example.test:3025"]);
+        assert_eq!(config.nodename.as_deref(), Some("db-1"));
+        assert_eq!(config.auth_token, Some(JoinToken::File("/etc/token".into())));
+        let config = from_flags(&flags("--roles=node --proxy-server=p.example.test")).unwrap();
+        assert_eq!(config.proxy_server.as_deref(), Some("p.example.test:3080"));
+        assert!(from_flags(&flags("--roles=node")).is_err(), "nowhere to join");
+        assert!(from_flags(&flags("--roles=node --auth-server=a --labels=x")).is_err());
+        let usual = from_flags(&flags("")).unwrap();
+        assert!(usual.auth.is_some() && usual.proxy.is_some() && usual.ssh.is_none());
+    }
+
+    #[test]
+    fn flags_beat_the_file() {
+        let mut file = config(
+            "teleport:\n  auth_server: a.example.test\nauth_service:\n  enabled: no\nproxy_service:\n  enabled: no\nssh_service:\n  enabled: yes\n  labels: {env: dev, os: linux}\n",
+        );
+        overrule(&mut file, &flags("--proxy-server=p.example.test:443 --labels=env=prod")).unwrap();
+        assert_eq!(file.proxy_server.as_deref(), Some("p.example.test:443"));
+        assert!(file.auth_servers.is_empty());
+        let labels = file.ssh.unwrap().labels;
+        assert_eq!((labels["env"].as_str(), labels["os"].as_str()), ("prod", "linux"));
     }
 }

@@ -10,12 +10,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod auth_path;
-mod limit;
 mod ping;
 mod service;
 mod settings;
 mod shards;
 mod ssh;
+mod tunnels;
 mod web;
 mod web_cert;
 
@@ -24,6 +24,8 @@ pub use service::{ProxyListeners, ProxyService, StartError};
 pub use settings::{ProxySettings, PublicAddrs, Timeouts};
 pub use ssh::HostKeyFileError;
 
+#[cfg(test)]
+mod node_tests;
 #[cfg(test)]
 mod sync_tests;
 #[cfg(test)]

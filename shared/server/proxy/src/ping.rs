@@ -5,11 +5,15 @@ use shared_api::ClusterState;
 
 use crate::settings::ProxySettings;
 
+/// `proxy_listener_mode` of a cluster whose proxies serve everything on one port.
+const MULTIPLEX: u8 = 1;
+
 /// The addresses the proxy listens on.
 #[derive(Debug, Clone)]
 pub(crate) struct ListenAddrs {
     pub(crate) web: String,
-    pub(crate) ssh: String,
+    pub(crate) ssh: Option<String>,
+    pub(crate) tunnel: Option<String>,
 }
 
 /// The document of `/webapi/ping` and, with less about authentication, `/webapi/find`.
@@ -20,6 +24,8 @@ pub(crate) fn document(
     whole: bool,
 ) -> Value {
     let first = |addrs: &[String]| addrs.first().cloned().unwrap_or_default();
+    // A proxy without a port for SSH has it on this one, whatever the cluster says of others.
+    let one_port = listen.ssh.is_none() || state.networking.spec.proxy_listener_mode == MULTIPLEX;
     let mut auth = json!({
         "type": "local",
         "second_factor": "off",
@@ -43,15 +49,16 @@ pub(crate) fn document(
         "proxy": {
             "kube": { "enabled": false },
             "ssh": {
-                "listen_addr": listen.ssh,
-                "tunnel_listen_addr": "",
+                "listen_addr": listen.ssh.as_deref().unwrap_or_default(),
+                "tunnel_listen_addr": listen.tunnel.as_deref().unwrap_or_default(),
                 "web_listen_addr": listen.web,
                 "public_addr": first(&settings.public.web),
                 "ssh_public_addr": first(&settings.public.ssh),
+                "ssh_tunnel_public_addr": first(&settings.public.tunnel),
                 "dial_timeout": i64::try_from(settings.timeouts.dial.as_nanos()).unwrap_or(i64::MAX),
             },
             "db": {},
-            "tls_routing_enabled": false,
+            "tls_routing_enabled": one_port,
         },
         "server_version": env!("CARGO_PKG_VERSION"),
         "min_client_version": env!("CARGO_PKG_VERSION"),

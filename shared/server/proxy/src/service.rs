@@ -5,31 +5,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
+use server_core::host::HostKeys;
+use server_core::http::HttpLimits;
 use server_core::spool::{EventSpoolSettings, RecordingSpoolSettings};
+use server_core::ssh::Ends;
 use server_core::{Authority, EventSpool, RecordingSpool, SpoolError};
 use shared_transport::tls::TlsError;
 use shared_transport::{AcceptLimits, Protocol, Rewind, alpn};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth_path::AuthPath;
 use crate::ping::ListenAddrs;
 use crate::settings::ProxySettings;
 use crate::shards::Shards;
-use crate::ssh::{Ends, HostKeyFileError, SshProxy};
+use crate::ssh::{HostKeyFileError, SshProxy};
+use crate::tunnels::Tunnels;
 use crate::web::Peer;
 
 /// How long a client may take to say what it speaks.
 const FIRST_BYTES: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a request's head may take.
-const REQUEST_HEAD: Duration = Duration::from_secs(15);
 /// How long events and recordings may go on being sent at the end; what is left is sent by the next run.
 const FLUSH: Duration = Duration::from_secs(10);
 
@@ -48,9 +49,6 @@ pub enum StartError {
     /// It cannot be kept.
     #[error("store web certificate")]
     StoreWebCertificate(#[source] std::io::Error),
-    /// TLS cannot be set up.
-    #[error("set up tls")]
-    Tls(#[source] rustls::Error),
     /// `ssh_ciphers` names something unknown.
     #[error("ssh_ciphers")]
     Ciphers(#[source] shared_ssh::server::CipherOverrideError),
@@ -71,10 +69,12 @@ pub enum StartError {
 /// The sockets of a proxy.
 #[derive(Debug)]
 pub struct ProxyListeners {
-    /// TLS: the web API, the way to auth, SSH inside TLS; plain SSH is recognised too.
+    /// TLS: the web API, the way to auth, SSH and tunnels inside TLS; plain SSH is recognised too.
     pub web: TcpListener,
-    /// SSH.
-    pub ssh: TcpListener,
+    /// SSH, where it has a port of its own.
+    pub ssh: Option<TcpListener>,
+    /// Tunnels of agents, where they have a port of their own.
+    pub tunnel: Option<TcpListener>,
 }
 
 /// A proxy that is ready to run.
@@ -85,6 +85,7 @@ pub struct ProxyService {
     authority: Arc<dyn Authority>,
     events: Arc<EventSpool>,
     recordings: Arc<RecordingSpool>,
+    tunnels: Arc<Tunnels>,
     tls: Arc<ServerConfig>,
     shards: Arc<Shards>,
 }
@@ -96,11 +97,13 @@ impl std::fmt::Debug for ProxyService {
 }
 
 impl ProxyService {
-    /// Opens the spools and makes keys. Spools go on after `shutdown` until [`ProxyService::run`] has drained.
+    /// Opens the spools and makes keys. `keys` are this host's own of role Proxy, which it shows to agents. Spools go on
+    /// after `shutdown` until [`ProxyService::run`] has drained.
     pub async fn new(
         settings: ProxySettings,
         authority: Arc<dyn Authority>,
         auth: Arc<dyn AuthPath>,
+        keys: watch::Receiver<Arc<HostKeys>>,
     ) -> Result<Self, StartError> {
         shared_ssh::server::check_cipher_names(&settings.ssh_ciphers)
             .map_err(StartError::Ciphers)?;
@@ -127,14 +130,23 @@ impl ProxyService {
         .await?;
         let (settings_of, authority_of) = (Arc::clone(&settings), Arc::clone(&authority));
         let (events_of, recordings_of) = (Arc::clone(&events), Arc::clone(&recordings));
+        let tunnels = Arc::new(Tunnels::new(Arc::clone(&authority), &keys));
+        let tunnels_of = Arc::clone(&tunnels);
         let ssh = tokio::task::spawn_blocking(move || {
-            SshProxy::new(settings_of, authority_of, events_of, recordings_of)
+            SshProxy::new(settings_of, authority_of, events_of, recordings_of, tunnels_of)
         })
         .await
         .map_err(|err| StartError::Listener(std::io::Error::other(err)))??;
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let shards = Arc::new(Shards::start(threads).map_err(StartError::Threads)?);
-        Ok(Self { settings, ssh: Arc::new(ssh), auth, authority, events, recordings, tls, shards })
+        let ssh = Arc::new(ssh);
+        Ok(Self { settings, ssh, auth, authority, events, recordings, tunnels, tls, shards })
+    }
+
+    /// How many agents are connected, for whoever watches that.
+    pub fn agents(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let tunnels = Arc::clone(&self.tunnels);
+        move || tunnels.connected()
     }
 
     /// Where recordings wait, for whoever watches how many do.
@@ -148,10 +160,7 @@ impl ProxyService {
         listeners: ProxyListeners,
         shutdown: CancellationToken,
     ) -> Result<(), StartError> {
-        let local = |listener: &TcpListener| listener.local_addr().map_err(StartError::Listener);
-        let (web_addr, ssh_addr) = (local(&listeners.web)?, local(&listeners.ssh)?);
-        let listen = ListenAddrs { web: web_addr.to_string(), ssh: ssh_addr.to_string() };
-        self.ssh.listening(&[web_addr, ssh_addr]);
+        let listen = self.listening(&listeners)?;
         let router =
             crate::web::router(Arc::clone(&self.authority), Arc::clone(&self.settings), listen);
         let port = Arc::new(WebPort {
@@ -159,45 +168,21 @@ impl ProxyService {
             ssh: Arc::clone(&self.ssh),
             auth: Arc::clone(&self.auth),
             authority: Arc::clone(&self.authority),
+            tunnels: Arc::clone(&self.tunnels),
             tls: Arc::clone(&self.tls),
             shards: Arc::clone(&self.shards),
             router,
         });
-        let limits = AcceptLimits {
-            connections: self.settings.max_connections,
-            per_peer: self.settings.max_connections_per_peer,
-            drain: self.settings.timeouts.drain + Duration::from_secs(5),
-        };
-        let ssh_limits = limits;
-        let web = shared_transport::serve(
-            listeners.web,
-            limits,
-            shutdown.clone(),
-            move |stream, peer, ending| {
-                let port = Arc::clone(&port);
-                async move { port.connection(stream, peer, ending).await }
-            },
-        );
         let renewing = tokio::spawn(Arc::clone(&self.ssh).keep_sessions_alive());
-        let (proxy, shards) = (Arc::clone(&self.ssh), Arc::clone(&self.shards));
-        let ssh = shared_transport::serve(
-            listeners.ssh,
-            ssh_limits,
-            shutdown,
-            move |stream, peer, ending| {
-                let (proxy, shards) = (Arc::clone(&proxy), Arc::clone(&shards));
-                async move {
-                    let ends = Ends { peer, local: stream.local_addr().ok() };
-                    let serve = move |stream| async move {
-                        proxy.connection(Rewind::new(stream), ends, ending).await
-                    };
-                    shards.run(stream, serve).await;
-                }
-            },
+        let (web, ssh, tunnel, (), ()) = tokio::join!(
+            self.serve(Some(listeners.web), &shutdown, Arc::clone(&port), WebPort::connection),
+            self.serve(listeners.ssh, &shutdown, Arc::clone(&port), WebPort::plain_ssh),
+            self.serve(listeners.tunnel, &shutdown, port, WebPort::tunnel),
+            self.tunnels.watch_locks(shutdown.clone()),
+            self.tunnels.follow_proxies(shutdown.clone()),
         );
-        let (web, ssh) = tokio::join!(web, ssh);
-        if web.left + ssh.left > 0 {
-            tracing::warn!(connections = web.left + ssh.left, "connections did not end in time");
+        if web + ssh + tunnel > 0 {
+            tracing::warn!(connections = web + ssh + tunnel, "connections did not end in time");
         }
         let drained = tokio::join!(self.events.drain(FLUSH), self.recordings.drain(FLUSH));
         renewing.abort();
@@ -212,11 +197,53 @@ impl ProxyService {
     }
 }
 
+impl ProxyService {
+    /// Tells those who need to know where this proxy listens.
+    fn listening(&self, listeners: &ProxyListeners) -> Result<ListenAddrs, StartError> {
+        let local = |listener: &TcpListener| listener.local_addr().map_err(StartError::Listener);
+        let web = local(&listeners.web)?;
+        let ssh = listeners.ssh.as_ref().map(local).transpose()?;
+        let tunnel = listeners.tunnel.as_ref().map(local).transpose()?;
+        let all: Vec<SocketAddr> = [Some(web), ssh, tunnel].into_iter().flatten().collect();
+        self.ssh.listening(&all);
+        self.tunnels.listening(self.settings.host_id, self.settings.agents_dial(web));
+        let text = |addr: SocketAddr| addr.to_string();
+        Ok(ListenAddrs { web: text(web), ssh: ssh.map(text), tunnel: tunnel.map(text) })
+    }
+
+    /// Serves one listener, if there is one, and tells how many connections did not end in time.
+    async fn serve<F>(
+        &self,
+        listener: Option<TcpListener>,
+        shutdown: &CancellationToken,
+        port: Arc<WebPort>,
+        connection: fn(Arc<WebPort>, TcpStream, SocketAddr, CancellationToken) -> F,
+    ) -> usize
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Some(listener) = listener else { return 0 };
+        let limits = AcceptLimits {
+            connections: self.settings.max_connections,
+            per_peer: self.settings.max_connections_per_peer,
+            drain: self.settings.timeouts.drain + Duration::from_secs(5),
+        };
+        let serving = shared_transport::serve(
+            listener,
+            limits,
+            shutdown.clone(),
+            move |stream, peer, ending| connection(Arc::clone(&port), stream, peer, ending),
+        );
+        serving.await.left
+    }
+}
+
 struct WebPort {
     settings: Arc<ProxySettings>,
     ssh: Arc<SshProxy>,
     auth: Arc<dyn AuthPath>,
     authority: Arc<dyn Authority>,
+    tunnels: Arc<Tunnels>,
     tls: Arc<ServerConfig>,
     shards: Arc<Shards>,
     router: axum::Router,
@@ -245,6 +272,51 @@ impl WebPort {
         }
     }
 
+    /// A connection on the port of SSH alone.
+    async fn plain_ssh(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        ending: CancellationToken,
+    ) {
+        let ends = Ends { peer, local: stream.local_addr().ok() };
+        let ssh = Arc::clone(&self.ssh);
+        let serve =
+            move |stream| async move { ssh.connection(Rewind::new(stream), ends, ending).await };
+        self.shards.run(stream, serve).await;
+    }
+
+    /// A connection on the port of tunnels alone.
+    async fn tunnel(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        ending: CancellationToken,
+    ) {
+        let mut stream = Rewind::new(stream);
+        match shared_transport::detect(&mut stream, FIRST_BYTES).await {
+            Ok(Protocol::Tls) => self.agent(stream, peer, ending).await,
+            Ok(protocol) => tracing::debug!(%peer, ?protocol, "protocol is not spoken here"),
+            Err(err) => tracing::debug!(%peer, error = %err, "connection ended"),
+        }
+    }
+
+    /// An agent's tunnel, which shows this host's certificate in place of the web's.
+    async fn agent(
+        self: Arc<Self>,
+        stream: Rewind<TcpStream>,
+        peer: SocketAddr,
+        ending: CancellationToken,
+    ) {
+        let ((stream, seen), port) = (stream.into_parts(), Arc::clone(&self));
+        let drain = self.settings.timeouts.drain;
+        let serve = move |stream| async move {
+            let stream = Rewind::with_seen(stream, &seen);
+            port.tunnels.serve(stream, peer, ending, drain).await;
+        };
+        self.shards.run(stream, serve).await;
+    }
+
     async fn tls(
         self: Arc<Self>,
         mut stream: Rewind<TcpStream>,
@@ -267,7 +339,10 @@ impl WebPort {
             }
             return;
         }
-        if hello.alpn.iter().any(|name| name.as_slice() == alpn::PROXY_SSH) {
+        let asks = |wanted: &[u8]| hello.alpn.iter().any(|name| name.as_slice() == wanted);
+        if asks(alpn::REVERSE_TUNNEL) {
+            self.agent(stream, peer, ending).await;
+        } else if asks(alpn::PROXY_SSH) {
             let ((stream, seen), port) = (stream.into_parts(), Arc::clone(&self));
             let serve = move |stream| async move {
                 port.terminate(Rewind::with_seen(stream, &seen), ends, ending).await
@@ -301,25 +376,9 @@ impl WebPort {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = TowerToHyperService::new(self.router.clone().layer(Extension(Peer(peer))));
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(32)
-            .keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20));
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = ending.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                let limit = self.settings.timeouts.drain.min(Duration::from_secs(5));
-                tokio::time::timeout(limit, connection).await.unwrap_or(Ok(()))
-            }
-        };
-        if let Err(err) = ended {
+        let drain = self.settings.timeouts.drain.min(Duration::from_secs(5));
+        let limits = HttpLimits { streams: 32, drain, ..HttpLimits::default() };
+        if let Err(err) = server_core::http::serve(stream, service, limits, &ending).await {
             tracing::debug!(%peer, error = %err, "http connection ended");
         }
     }

@@ -47,6 +47,8 @@ pub struct PublicAddrs {
     pub web: Vec<String>,
     /// `ssh_public_addr`: names and ports of the SSH port.
     pub ssh: Vec<String>,
+    /// `tunnel_public_addr`: names and ports of the port for tunnels.
+    pub tunnel: Vec<String>,
 }
 
 /// Time limits of the proxy.
@@ -108,6 +110,7 @@ impl ProxySettings {
             public: PublicAddrs {
                 web: config.public_addr.clone(),
                 ssh: config.ssh_public_addr.clone(),
+                tunnel: config.tunnel_public_addr.clone(),
             },
             https_keypairs: config
                 .https_keypairs
@@ -125,6 +128,19 @@ impl ProxySettings {
             spool_bytes: config.recording_spool_bytes,
             cluster_addrs,
             ..Self::new(data_dir, host_id, nodename)
+        }
+    }
+
+    /// Where agents dial this proxy, whose web port is at `web`: the first public address, with that port where it names
+    /// none.
+    pub(crate) fn agents_dial(&self, web: SocketAddr) -> String {
+        match self.public.web.first() {
+            Some(addr) if host_of(addr) != addr && !addr.ends_with(']') => addr.clone(),
+            Some(addr) if addr.contains(':') && !addr.starts_with('[') => {
+                format!("[{addr}]:{}", web.port())
+            }
+            Some(addr) => format!("{addr}:{}", web.port()),
+            None => web.to_string(),
         }
     }
 
@@ -173,6 +189,23 @@ mod tests {
             ("10.0.0.1:3023", "10.0.0.1"),
         ] {
             assert_eq!(host_of(addr), host);
+        }
+    }
+
+    #[test]
+    fn agents_are_told_a_whole_address() {
+        let mut settings = ProxySettings::new("/x".into(), HostId::random(), "n");
+        let web = "10.0.0.1:3080".parse().unwrap();
+        assert_eq!(settings.agents_dial(web), "10.0.0.1:3080");
+        for (public, told) in [
+            ("gate.test:443", "gate.test:443"),
+            ("gate.test", "gate.test:3080"),
+            ("[::1]:443", "[::1]:443"),
+            ("[::1]", "[::1]:3080"),
+            ("::1", "[::1]:3080"),
+        ] {
+            settings.public.web = vec![public.to_owned()];
+            assert_eq!(settings.agents_dial(web), told);
         }
     }
 }

@@ -1,61 +1,46 @@
 //! The SSH side of the proxy: who gets in, and where they are led.
 
 mod access;
-mod command;
-mod events;
 mod host_certs;
 mod host_keys;
-mod limits;
 mod network;
+mod openssh;
 mod outer;
-mod running;
-mod signer;
-mod tap;
+mod reach;
+mod route;
+mod startups;
 mod visit;
-mod watch;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use server_core::ssh::limits::PerUser;
+use server_core::ssh::rate::RateLimit;
+use server_core::ssh::running::RunningSessions;
+use server_core::ssh::signer::RecordingSigner;
+use server_core::ssh::{Ends, events};
 use server_core::{AccessRefused, Authority, EventSink as _, EventSpool, RecordingSpool, Via};
 use shared_pki::Identity;
 use shared_ssh::server::{ClientIdent, ServerLimits, ciphers_for, serve_outer, server_config};
 use shared_transport::Rewind;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::limit::RateLimit;
 use crate::service::StartError;
 use crate::settings::ProxySettings;
+use crate::tunnels::Tunnels;
 pub use host_certs::HostKeyFileError;
 use host_keys::HostKeys;
 use outer::Door;
+use startups::Startups;
 
 /// How long a client that waits for us is waited for.
 const IDENT: Duration = Duration::from_millis(300);
 /// Connections that nobody has logged in on yet, at a time.
 const STARTUPS: usize = 1024;
-/// How long a connection waits for its turn.
-const STARTUP_WAIT: Duration = Duration::from_secs(10);
 /// Failed authentications on one connection: agents offer plain keys first, and each costs one.
 const AUTH_ATTEMPTS: usize = 20;
-
-/// When the auth service is first told which sessions run, and again where it is away.
-const FIRST_RENEWAL: Duration = Duration::from_secs(1);
-/// Bounds of the time it asks for in between.
-const SOONEST_RENEWAL: Duration = Duration::from_millis(50);
-const LATEST_RENEWAL: Duration = Duration::from_secs(60);
-
-/// Both ends of a client's connection.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ends {
-    /// The client.
-    pub(crate) peer: SocketAddr,
-    /// Where it was accepted.
-    pub(crate) local: Option<SocketAddr>,
-}
 
 /// The SSH proxy.
 pub(crate) struct SshProxy {
@@ -65,15 +50,17 @@ pub(crate) struct SshProxy {
     recordings: Arc<RecordingSpool>,
     keys: HostKeys,
     /// Sessions that run.
-    sessions: Arc<running::RunningSessions>,
+    sessions: Arc<RunningSessions>,
     /// What recordings are signed with.
-    signer: signer::RecordingSigner,
+    signer: RecordingSigner,
+    /// Agents that are connected.
+    pub(crate) tunnels: Arc<Tunnels>,
     /// Connections by user.
-    users: Arc<limits::PerUser>,
+    users: Arc<PerUser>,
     /// Where this cluster itself listens.
     own: Mutex<Vec<SocketAddr>>,
     /// Places for connections that nobody has logged in on yet.
-    startups: Arc<Semaphore>,
+    startups: Arc<Startups>,
     /// Failed logins that become events.
     failures: RateLimit,
 }
@@ -85,13 +72,14 @@ impl SshProxy {
         authority: Arc<dyn Authority>,
         events: Arc<EventSpool>,
         recordings: Arc<RecordingSpool>,
+        tunnels: Arc<Tunnels>,
     ) -> Result<Self, StartError> {
         let keys = HostKeys::open(Arc::clone(&authority), &settings.data_dir)?;
         let own = Mutex::new(settings.cluster_addrs.clone());
         let failures = RateLimit::new(60, Duration::from_secs(60), 120);
-        let startups = Arc::new(Semaphore::new(STARTUPS));
+        let startups = Arc::new(Startups::new(STARTUPS));
         let users = Arc::default();
-        let signer = signer::RecordingSigner::start(Arc::clone(&authority));
+        let signer = RecordingSigner::start(Arc::clone(&authority));
         Ok(Self {
             settings,
             authority,
@@ -100,6 +88,7 @@ impl SshProxy {
             sessions: Arc::default(),
             keys,
             signer,
+            tunnels,
             users,
             own,
             startups,
@@ -109,29 +98,7 @@ impl SshProxy {
 
     /// Tells the auth service again and again which sessions run here, and whose recordings wait here.
     pub(crate) async fn keep_sessions_alive(self: Arc<Self>) {
-        let mut within = FIRST_RENEWAL;
-        loop {
-            tokio::time::sleep(within).await;
-            let mut sessions = self.sessions.all();
-            // The tracker of a session that has ended lives as long as its recording waits here.
-            sessions.extend(self.recordings.waiting_sessions().await.unwrap_or_default());
-            let mut rest = sessions.as_slice();
-            loop {
-                let (now, later) = rest.split_at(rest.len().min(shared_api::limits::MAX_RENEWED));
-                match self.authority.renew_sessions(now.to_vec()).await {
-                    Ok(wanted) => within = wanted.clamp(SOONEST_RENEWAL, LATEST_RENEWAL),
-                    Err(err) => {
-                        tracing::debug!(error = %err, "sessions are not renewed");
-                        within = FIRST_RENEWAL;
-                        break;
-                    }
-                }
-                if later.is_empty() {
-                    break;
-                }
-                rest = later;
-            }
-        }
+        self.sessions.keep_alive(self.authority.as_ref(), &self.recordings).await;
     }
 
     /// Adds addresses of our own, which need the literal address in a role.
@@ -168,12 +135,8 @@ impl SshProxy {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let peer = ends.peer;
-        let place =
-            tokio::time::timeout(STARTUP_WAIT, Arc::clone(&self.startups).acquire_owned()).await;
-        let Ok(Ok(place)) = place else {
-            tracing::warn!(%peer, "too many connections before login");
-            return;
-        };
+        let stop = CancellationToken::new();
+        let place = self.startups.enter(stop.clone());
         let ident = match shared_transport::ssh_identification(&mut stream, IDENT).await {
             Ok(ident) => ident.map(|line| ClientIdent::parse(&line)),
             Err(err) => {
@@ -191,7 +154,6 @@ impl SshProxy {
             }
         };
         let config = server_config(&identity, ciphers.clone(), &self.limits());
-        let stop = CancellationToken::new();
         let door = Arc::new(Door::new(Arc::clone(self), ends, ciphers, place, stop.clone()));
         let mut serving = std::pin::pin!(serve_outer(
             door,

@@ -10,12 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::Utc;
+use server_core::host::HostKeys;
 use server_core::{Authority, AuthorityError, EmitError};
 use shared_api::client::{Client, ClientConfig, Route};
-use shared_api::{Account, ClusterState, CompleteUpload};
+use shared_api::{Account, ClusterState, CompleteUpload, NodeView};
 use shared_events::AuditEvent;
-use shared_pki::{CaKind, CertAuthority, HostCertSpec, KeyPair, UserCertSpec};
-use shared_types::{HostId, RecordingMode, Role, SessionId, SystemRole};
+use shared_pki::{CaKind, CertAuthority, HostCertSpec, HostTlsSpec, KeyPair, TlsKey, UserCertSpec};
+use shared_types::{HostId, Node, RecordingMode, Role, SessionId, SystemRole};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,9 +28,13 @@ pub(crate) struct Cluster {
     host: CertAuthority,
     user: CertAuthority,
     pub(crate) recording: CertAuthority,
+    pub(crate) openssh: CertAuthority,
     /// The id of the proxy's host.
     pub(crate) recorder: HostId,
+    /// The id that the host of the sshd has as a node.
+    pub(crate) node: HostId,
     state: watch::Sender<Arc<ClusterState>>,
+    pub(crate) nodes: watch::Sender<Arc<NodeView>>,
     pub(crate) events: Mutex<Vec<AuditEvent>>,
     parts: Mutex<BTreeMap<(Uuid, u64), Bytes>>,
     /// Sessions that were said to run.
@@ -67,8 +72,11 @@ impl Cluster {
             host,
             user,
             recording: generate(CaKind::Recording),
+            openssh: generate(CaKind::Openssh),
             recorder: HostId::random(),
+            node: HostId::random(),
             state: watch::channel(Arc::new(state)).0,
+            nodes: watch::Sender::default(),
             events: Mutex::default(),
             parts: Mutex::default(),
             renewed: Mutex::default(),
@@ -101,6 +109,26 @@ impl Cluster {
             ttl: Some(Duration::from_secs(3600)),
         };
         self.host.ssh_ca().unwrap().sign_host(spec).unwrap().to_openssh().unwrap()
+    }
+
+    /// The keys of a service, as joining gives them.
+    pub(crate) fn host_keys(&self, host_id: HostId, role: SystemRole) -> HostKeys {
+        let (tls, ssh) = (TlsKey::generate().unwrap(), KeyPair::generate().unwrap());
+        let cluster: shared_types::ClusterName = "main".parse().unwrap();
+        let names = HostCertSpec::service_principals(host_id, "", &cluster, &[]);
+        let spec = HostTlsSpec { host_id, role, cluster, names: Vec::new() };
+        let hour = Duration::from_secs(3600);
+        let ca = self.host.tls_ca().unwrap();
+        HostKeys {
+            tls_cert_pem: ca
+                .sign_server(&spec, &tls.public(), Utc::now(), Some(hour))
+                .unwrap()
+                .pem(),
+            tls_key_pem: tls.to_pem(),
+            ssh_cert: self.host_cert(names, ssh.public().clone(), role),
+            ssh_key_pem: ssh.to_openssh_private_pem().unwrap(),
+            valid_until: Utc::now() + hour,
+        }
     }
 
     /// Writes a key and its certificate for a user.
@@ -174,6 +202,22 @@ impl Authority for Cluster {
         self.state.subscribe()
     }
 
+    fn nodes(&self) -> Arc<NodeView> {
+        self.nodes.borrow().clone()
+    }
+
+    fn watch_nodes(&self) -> watch::Receiver<Arc<NodeView>> {
+        self.nodes.subscribe()
+    }
+
+    async fn heartbeat(&self, _node: Node) -> Result<Duration, AuthorityError> {
+        Ok(Duration::from_secs(60))
+    }
+
+    async fn withdraw(&self) -> Result<(), AuthorityError> {
+        Ok(())
+    }
+
     async fn sign_proxy_host(
         &self,
         principals: Vec<String>,
@@ -181,6 +225,26 @@ impl Authority for Cluster {
     ) -> Result<String, AuthorityError> {
         let key = shared_pki::ssh_key::PublicKey::from_openssh(public_key).unwrap();
         Ok(self.host_cert(principals, key, SystemRole::Proxy))
+    }
+
+    /// What the proxy shows is believed; the key id is the user's.
+    async fn sign_openssh_user(
+        &self,
+        request: shared_api::OpensshUserRequest,
+    ) -> Result<String, AuthorityError> {
+        let shown = shared_pki::parse_certificate_line(&request.certificate).unwrap();
+        let spec = shared_pki::OpensshUserSpec {
+            public_key: shared_pki::parse_public_key(&request.public_key).unwrap(),
+            user: shown.key_id().parse().unwrap(),
+            login: request.login,
+            now: Utc::now(),
+            ttl: Duration::from_secs(60),
+            permit_port_forwarding: true,
+            permit_agent_forwarding: true,
+            source_addresses: Vec::new(),
+        };
+        let signed = self.openssh.ssh_ca().unwrap().sign_openssh_user(&spec).unwrap();
+        Ok(signed.to_openssh().unwrap())
     }
 
     async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError> {
@@ -257,6 +321,7 @@ pub(crate) struct World {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) ssh: SocketAddr,
     pub(crate) web: SocketAddr,
+    pub(crate) tunnel: SocketAddr,
     pub(crate) target: u16,
     pub(crate) stop: CancellationToken,
     pub(crate) proxy: Option<tokio::task::JoinHandle<()>>,
@@ -288,7 +353,7 @@ impl World {
         let host_key = KeyPair::generate().unwrap();
         private(&path("host"), &host_key.to_openssh_private_pem().unwrap());
         let cert = cluster.host_cert(
-            vec!["127.0.0.1".into()],
+            vec!["127.0.0.1".into(), cluster.node.to_string(), "web-1".into()],
             host_key.public().clone(),
             SystemRole::Node,
         );
@@ -334,16 +399,20 @@ impl World {
         let settings = ProxySettings::new(dir.path().join("data"), cluster.recorder, "proxy");
         let listeners = ProxyListeners {
             web: TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            ssh: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            ssh: Some(TcpListener::bind("127.0.0.1:0").await.unwrap()),
+            tunnel: Some(TcpListener::bind("127.0.0.1:0").await.unwrap()),
         };
-        let (web, ssh) = (listeners.web.local_addr().unwrap(), listeners.ssh.local_addr().unwrap());
+        let at = |listener: &Option<TcpListener>| listener.as_ref().unwrap().local_addr().unwrap();
+        let web = listeners.web.local_addr().unwrap();
+        let (ssh, tunnel) = (at(&listeners.ssh), at(&listeners.tunnel));
         std::fs::create_dir_all(&settings.data_dir).unwrap();
         let authority: Arc<dyn Authority> = Arc::<Cluster>::clone(&cluster);
         let nowhere =
             ClientConfig::new(Route::Direct { addr: "127.0.0.1:1".into() }, Vec::new(), None);
         let nowhere = Client::new(nowhere).unwrap();
         let auth = Arc::new(RemoteAuth::new(nowhere));
-        let service = ProxyService::new(settings, authority, auth).await.unwrap();
+        let keys = watch::channel(Arc::new(cluster.host_keys(cluster.recorder, SystemRole::Proxy)));
+        let service = ProxyService::new(settings, authority, auth, keys.1).await.unwrap();
         let stop = CancellationToken::new();
         let ending = stop.clone();
         let proxy = tokio::spawn(async move { service.run(listeners, ending).await.unwrap() });
@@ -358,6 +427,7 @@ impl World {
             cluster,
             ssh,
             web,
+            tunnel,
             target,
             stop,
             proxy: Some(proxy),
@@ -399,6 +469,16 @@ impl World {
     }
 
     pub(crate) fn client(&self, program: &str, forward: bool) -> tokio::process::Command {
+        self.client_on(program, forward, self.target)
+    }
+
+    /// The same for another port of the target.
+    pub(crate) fn client_on(
+        &self,
+        program: &str,
+        forward: bool,
+        port: u16,
+    ) -> tokio::process::Command {
         let options = self.options(forward);
         let jump = options.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
         let proxy = format!(
@@ -410,7 +490,7 @@ impl World {
             .args(["-F", "none"])
             .args(options)
             .args(["-o", &proxy])
-            .args(["-o", &format!("Port={}", self.target)]);
+            .args(["-o", &format!("Port={port}")]);
         command.env("SSH_AUTH_SOCK", &self.agent).stdin(Stdio::null()).kill_on_drop(true);
         command
     }

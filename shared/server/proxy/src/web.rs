@@ -13,9 +13,9 @@ use axum::{Extension, Json, Router};
 use server_core::Authority;
 use shared_api::{ApiError, ErrorKind};
 
-use crate::limit::RateLimit;
 use crate::ping::{self, ListenAddrs};
 use crate::settings::ProxySettings;
+use server_core::ssh::rate::RateLimit;
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]

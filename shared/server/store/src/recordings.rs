@@ -215,6 +215,14 @@ pub trait RecordingStore: Send + Sync + 'static {
         session: SessionId,
     ) -> Result<Vec<PartInfo>, RecordingError>;
 
+    /// Puts aside the parts of an open upload behind the first number that is missing: nothing says how much stood
+    /// between. Answers with how many parts that were.
+    async fn cut_at_gap(
+        &self,
+        upload: UploadId,
+        session: SessionId,
+    ) -> Result<usize, RecordingError>;
+
     /// Reads a finished recording.
     async fn open(&self, session: SessionId) -> Result<RecordingReader, RecordingError>;
 

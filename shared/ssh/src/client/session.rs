@@ -175,6 +175,8 @@ impl TargetConn {
                 if let Some(started) = io.started {
                     // The caller may not care.
                     let _ = started.send(());
+                    // Who waits beside this future acts on it before output comes.
+                    tokio::task::yield_now().await;
                 }
                 tasks.0.push(tokio::spawn(send_input(io.stdin, Arc::clone(&write))));
             }

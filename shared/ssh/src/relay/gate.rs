@@ -3,11 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use russh::ChannelWriteHalf;
-use russh::client::Msg;
-
-use super::pump::Sink;
 
 /// Says whether a session may go on. Output asks its tap; input asks here.
 #[async_trait]
@@ -22,29 +17,17 @@ pub trait Gate: Send + Sync + 'static {
     async fn overdue(&self) -> String;
 }
 
-/// A target that gets input only while the gate is open.
-pub(super) struct Gated<'a> {
-    pub(super) target: &'a ChannelWriteHalf<Msg>,
-    pub(super) gate: Option<&'a Arc<dyn Gate>>,
-}
-
-impl Sink for Gated<'_> {
-    async fn data(&self, data: Bytes) -> bool {
-        if let Some(gate) = self.gate
-            && gate.is_closed()
-        {
-            gate.opened().await;
-        }
-        Sink::data(self.target, data).await
-    }
-
-    async fn eof(&self) -> bool {
-        Sink::eof(self.target).await
+/// Waits while the gate is closed.
+pub(crate) async fn passable(gate: Option<&Arc<dyn Gate>>) {
+    if let Some(gate) = gate
+        && gate.is_closed()
+    {
+        gate.opened().await;
     }
 }
 
 /// Pends until a session has to end for the sake of its recording.
-pub(super) async fn overdue(gate: Option<&Arc<dyn Gate>>) -> String {
+pub(crate) async fn overdue(gate: Option<&Arc<dyn Gate>>) -> String {
     match gate {
         Some(gate) => gate.overdue().await,
         None => std::future::pending().await,

@@ -16,14 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::shared::Shared;
 use super::tap::{ForwardTap, Program, Size, Tap};
 use super::unknown_channel_type;
-use crate::elastic::Elastic;
-use crate::guard::Guarded;
 use crate::server::login::{Door, Misbehaved};
+use crate::server::serve::serve;
 use crate::server::{AuthGate, Login};
 use crate::target::Target;
-
-/// How long the relays of a connection that has ended may take to finish their recordings.
-const FINISH: Duration = Duration::from_secs(60);
 
 /// What the proxy decides for one client behind one `proxy:` request.
 #[async_trait]
@@ -106,55 +102,10 @@ where
 {
     let door = Door::default();
     let stop = stop.child_token();
-    let (admitted, mut is_admitted) = watch::channel(false);
+    let (admitted, is_admitted) = watch::channel(false);
     let shared = Arc::new(Shared::new(service, stop.clone()));
     let handler = Inner { door: door.clone(), shared: Arc::clone(&shared), admitted };
-    let cut = CancellationToken::new();
-    let stream = Elastic::new(Guarded::new(stream, cut.clone()));
-    let serving = async {
-        match server::run_stream(config, stream, handler).await {
-            Ok(session) => session.await,
-            Err(err) => Err(err),
-        }
-    };
-    let watching = async {
-        match tokio::time::timeout(patience, is_admitted.wait_for(|admitted| *admitted))
-            .await
-            .map(|waited| waited.is_ok())
-        {
-            Ok(true) => match shared.user() {
-                Some((identity, _)) => shared.service.ended(&identity, &|| shared.traffic()).await,
-                None => std::future::pending().await,
-            },
-            // The sender is gone: the connection ended by itself.
-            Ok(false) => std::future::pending().await,
-            Err(_) => "authentication took too long".to_owned(),
-        }
-    };
-    tokio::pin!(serving);
-    let mut client_is_gone = false;
-    tokio::select! {
-        end = &mut serving => {
-            client_is_gone = true;
-            if let Err(err) = end {
-                tracing::debug!(error = %err, "inner ssh connection ended");
-            }
-        }
-        text = watching => {
-            shared.end_all(&text).await;
-        }
-        () = stop.cancelled() => {}
-    }
-    stop.cancel();
-    shared.tasks.close();
-    if tokio::time::timeout(FINISH, shared.tasks.wait()).await.is_err() {
-        tracing::warn!("relays of a connection did not finish in time");
-    }
-    if !client_is_gone {
-        // Last messages and closes are on their way.
-        let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
-    }
-    cut.cancel();
+    serve(shared.as_ref(), handler, stream, config, (is_admitted, patience), stop).await;
     shared.end_forwards().await;
     door.report()
 }
@@ -213,6 +164,17 @@ impl<S: InnerService> server::Handler for Inner<S> {
         certificate: &Certificate,
     ) -> Result<Auth, Self::Error> {
         match self.door.certificate(self.shared.service.as_ref(), user, certificate).await? {
+            Ok(identity) => {
+                self.shared.admitted(identity, user);
+                self.admitted.send_replace(true);
+                Ok(Auth::Accept)
+            }
+            Err(rejection) => Ok(rejection),
+        }
+    }
+
+    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
+        match self.door.password(self.shared.service.as_ref(), user, password).await? {
             Ok(identity) => {
                 self.shared.admitted(identity, user);
                 self.admitted.send_replace(true);

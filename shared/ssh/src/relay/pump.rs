@@ -83,14 +83,14 @@ impl Waiting {
 
 /// Bytes of one channel that were delivered.
 #[derive(Debug, Default)]
-pub(super) struct Moved {
-    pub(super) to_target: AtomicU64,
-    pub(super) to_client: AtomicU64,
+pub(crate) struct Moved {
+    pub(crate) to_target: AtomicU64,
+    pub(crate) to_client: AtomicU64,
 }
 
 impl Moved {
     /// In both directions.
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.to_target.load(Ordering::Relaxed).wrapping_add(self.to_client.load(Ordering::Relaxed))
     }
 }

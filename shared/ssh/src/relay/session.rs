@@ -1,7 +1,7 @@
 //! One session channel: the client's channel, the target's channel on a connection of its own, and the tap.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::gate::{Gated, overdue};
-use super::pump::{self, Flow, Moved, PumpEnd, Waiting};
-use super::tap::{Ended, Program, PtyInfo, Size, Start, Stream, Tap, Watch};
+use super::filter::Watching;
+use super::gate::{Gate, overdue, passable};
+use super::pump::{self, Flow, Moved, PumpEnd, Sink, Waiting};
+use super::tap::{Ended, Program, PtyInfo, Size, Start, Stream, Tap};
 use crate::target::Target;
 
 /// How long a target may take to answer a request.
@@ -24,13 +25,13 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a client may take to read a last message.
 const LAST_MESSAGE: Duration = Duration::from_secs(2);
 /// How many variables a client may set on one channel.
-const MAX_ENV: usize = 256;
+pub(crate) const MAX_ENV: usize = 256;
 /// The largest terminal, in either direction.
-const MAX_TERMINAL: u32 = 65_535;
+pub(crate) const MAX_TERMINAL: u32 = 65_535;
 /// The longest terminal type.
-const MAX_TERM: usize = 128;
+pub(crate) const MAX_TERM: usize = 128;
 
-fn plain_text(text: &str) -> bool {
+pub(crate) fn plain_text(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
@@ -49,7 +50,7 @@ pub(super) struct SessionChannel {
     tap: Arc<dyn Tap>,
     asked: Mutex<Asked>,
     replies: Mutex<VecDeque<oneshot::Sender<bool>>>,
-    watch_output: AtomicBool,
+    watching: Watching,
     client: ChannelWriteHalf<ClientMsg>,
     client_handle: Handle,
     cut: Mutex<Option<String>>,
@@ -138,10 +139,11 @@ impl SessionChannel {
         };
         let start = Start { program, pty };
         match self.tap.start(&start).await {
-            Ok(watch) => self.watch_output.store(watch == Watch::Output, Ordering::Release),
+            Ok(watch) => self.watching.decide(watch),
+            // Not a failure: the OpenSSH client would end before showing the text.
             Err(text) => {
                 self.end_with(&text).await;
-                return false;
+                return true;
             }
         }
         match start.program {
@@ -198,6 +200,35 @@ impl SessionChannel {
     }
 }
 
+/// The target's channel, behind the gate and the filter.
+struct ToTarget<'a> {
+    session: &'a SessionChannel,
+    gate: Option<&'a Arc<dyn Gate>>,
+}
+
+impl Sink for ToTarget<'_> {
+    async fn data(&self, data: Bytes) -> bool {
+        passable(self.gate).await;
+        let onward = match self.session.watching.input(data).await {
+            Ok(onward) => onward,
+            Err(text) => {
+                self.session.end_with(&text).await;
+                return false;
+            }
+        };
+        for piece in onward {
+            if !Sink::data(&self.session.target, piece).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn eof(&self) -> bool {
+        Sink::eof(&self.session.target).await
+    }
+}
+
 struct FromClient<'a>(&'a SessionChannel);
 
 impl pump::Other for FromClient<'_> {
@@ -206,7 +237,7 @@ impl pump::Other for FromClient<'_> {
     }
 }
 
-fn signal_is_sound(signal: &Sig) -> bool {
+pub(crate) fn signal_is_sound(signal: &Sig) -> bool {
     match signal {
         Sig::Custom(name) => {
             (1..=64).contains(&name.len())
@@ -241,7 +272,7 @@ impl SessionRelay {
             tap,
             asked: Mutex::default(),
             replies: Mutex::default(),
-            watch_output: AtomicBool::new(false),
+            watching: Watching::default(),
             client: client_write,
             client_handle: handle,
             cut: Mutex::default(),
@@ -263,7 +294,7 @@ impl SessionRelay {
         let up = async {
             let flow = Flow { siblings, moved: to_target, mine: &up_waits, opposite: &down_waits };
             let limits = pump::Limits::default();
-            let sink = Gated { target: &shared.target, gate: gate.as_ref() };
+            let sink = ToTarget { session: &shared, gate: gate.as_ref() };
             let end = pump::pump(&mut client_read, &sink, flow, limits, FromClient(&shared)).await;
             match end {
                 PumpEnd::Overflow => {
@@ -312,7 +343,16 @@ async fn down(
     ended: &mut Ended,
 ) {
     loop {
-        match target.wait().await {
+        let message = tokio::select! {
+            message = target.wait() => message,
+            reply = shared.watching.reply() => {
+                if waits.during(shared.client.data_bytes(reply)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        match message {
             Some(ChannelMsg::Data { data }) => {
                 if !output(shared, Stream::Stdout, data, moved, waits).await {
                     return;
@@ -357,22 +397,28 @@ async fn output(
     moved: &AtomicU64,
     waits: &Waiting,
 ) -> bool {
-    if shared.watch_output.load(Ordering::Acquire)
-        && let Err(text) = shared.tap.output(stream, &data).await
-    {
-        shared.end_with(&text).await;
-        return false;
-    }
     let len = data.len() as u64;
-    let sent = match stream {
-        Stream::Stdout => waits.during(shared.client.data_bytes(data)).await,
-        Stream::Stderr => waits.during(shared.client.extended_data_bytes(1, data)).await,
+    let onward = match shared.watching.output(shared.tap.as_ref(), stream, data).await {
+        Ok(onward) => onward,
+        Err(text) => {
+            shared.end_with(&text).await;
+            return false;
+        }
     };
+    for piece in onward {
+        let sent = match stream {
+            Stream::Stdout => waits.during(shared.client.data_bytes(piece)).await,
+            Stream::Stderr => waits.during(shared.client.extended_data_bytes(1, piece)).await,
+        };
+        if sent.is_err() {
+            return false;
+        }
+    }
     moved.fetch_add(len, Ordering::Relaxed);
-    sent.is_ok()
+    true
 }
 
-fn signal_text(signal: &Sig) -> String {
+pub(crate) fn signal_text(signal: &Sig) -> String {
     match signal {
         Sig::Custom(name) => name.clone(),
         known => format!("{known:?}"),

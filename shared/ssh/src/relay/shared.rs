@@ -15,6 +15,7 @@ use super::pump::{self, Flow, Moved, PumpEnd, Waiting};
 use super::session::{SessionChannel, SessionRelay};
 use super::tap::{Ended, Tap};
 use super::{connect_failed, prohibited};
+use crate::server::serve::Channels;
 use crate::target::Target;
 
 /// Channels one client may have open.
@@ -41,10 +42,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Counts something while it lives.
-struct Counted<'a>(&'a AtomicUsize);
+pub(crate) struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {
-    fn new(counter: &'a AtomicUsize, limit: usize) -> Option<Self> {
+    pub(crate) fn new(counter: &'a AtomicUsize, limit: usize) -> Option<Self> {
         let counted = counter
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
                 (now < limit).then_some(now + 1)
@@ -293,16 +294,28 @@ impl<S: InnerService> Shared<S> {
         tap.end(to_target.load(Ordering::Relaxed), to_client.load(Ordering::Relaxed), error).await;
     }
 
-    /// Ends every session with a message.
-    pub(super) async fn end_all(&self, text: &str) {
-        let sessions: Vec<_> = lock(&self.sessions).values().cloned().collect();
-        futures::future::join_all(sessions.iter().map(|session| session.end_with(text))).await;
-    }
-
     /// Ends the connection of forwarded connections.
     pub(super) async fn end_forwards(&self) {
         if let Some(target) = self.forward_target.lock().await.take() {
             target.disconnect().await;
         }
+    }
+}
+
+impl<S: InnerService> Channels for Shared<S> {
+    fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    async fn ended(&self) -> String {
+        match self.user() {
+            Some((identity, _)) => self.service.ended(&identity, &|| self.traffic()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn end_all(&self, text: &str) {
+        let sessions: Vec<_> = lock(&self.sessions).values().cloned().collect();
+        futures::future::join_all(sessions.iter().map(|session| session.end_with(text))).await;
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::filter::Filter;
 use super::gate::Gate;
 
 /// A terminal's size in characters.
@@ -55,11 +56,12 @@ pub enum Stream {
 }
 
 /// What a tap wants to see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watch {
     /// The program's output.
     Output,
-    /// Only that it ran: byte transfers, or sessions that are not recorded.
+    /// Everything both ways passes through this, and nothing is shown to the tap.
+    Filter(Arc<dyn Filter>),
+    /// Only that it ran.
     Nothing,
 }
 

@@ -405,10 +405,12 @@ impl Tap for WorldTap {
             start.program,
             start.pty.as_ref().map(|pty| pty.size)
         ));
-        Ok(if matches!(start.program, Program::Subsystem(_)) {
-            Watch::Nothing
-        } else {
-            Watch::Output
+        Ok(match &start.program {
+            Program::Subsystem(name) if name == "brackets" => {
+                Watch::Filter(Arc::new(Brackets(Semaphore::new(0))))
+            }
+            Program::Subsystem(_) => Watch::Nothing,
+            _ => Watch::Output,
         })
     }
 
@@ -430,6 +432,30 @@ impl Tap for WorldTap {
 
     async fn end(&self, ended: Ended) {
         self.0.seen.lock().unwrap().log.push(format!("end {ended:?}"));
+    }
+}
+
+/// Puts brackets around everything, answers `ask` itself, and ends at `end`.
+struct Brackets(Semaphore);
+
+#[async_trait]
+impl Filter for Brackets {
+    async fn input(&self, data: Bytes) -> Result<Vec<Bytes>, String> {
+        match data.as_ref() {
+            b"ask" => self.0.add_permits(1),
+            b"end" => return Err("that was it".to_owned()),
+            _ => return Ok(vec!["<".into(), data, ">".into()]),
+        }
+        Ok(Vec::new())
+    }
+
+    async fn output(&self, data: Bytes) -> Result<Vec<Bytes>, String> {
+        Ok(vec!["(".into(), data, ")".into()])
+    }
+
+    async fn reply(&self) -> Bytes {
+        self.0.acquire().await.unwrap().forget();
+        "answer".into()
     }
 }
 

@@ -368,3 +368,44 @@ async fn nobody_stands_at_the_door_for_ever() {
     let login = within(client.server).await.unwrap();
     assert!(!login.admitted);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_changes_what_passes_and_answers_itself() {
+    let world = World::new();
+    let client = enter(&world).await;
+    let mut channel = within(client.handle.channel_open_session()).await.unwrap();
+    // Before there is a program: no target may keep it for the program, past the filter.
+    channel.data_bytes(Bytes::from_static(b"early")).await.unwrap();
+    channel.request_subsystem(true, "brackets").await.unwrap();
+    channel.data_bytes(Bytes::from_static(b"abc")).await.unwrap();
+    channel.data_bytes(Bytes::from_static(b"ask")).await.unwrap();
+    let (mut output, mut words, mut asked_to_end) = (Vec::new(), Vec::new(), false);
+    within(async {
+        while let Some(message) = channel.wait().await {
+            match message {
+                ChannelMsg::Data { data } => output.extend_from_slice(&data),
+                ChannelMsg::ExtendedData { data, .. } => words.extend_from_slice(&data),
+                _ => {}
+            }
+            let text = String::from_utf8_lossy(&output);
+            let whole =
+                text.replace("answer", "").ends_with("(<)(abc)(>)") && text.contains("answer");
+            if whole && !std::mem::replace(&mut asked_to_end, true) {
+                channel.data_bytes(Bytes::from_static(b"end")).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let output = String::from_utf8(output).unwrap();
+    let filtered = output.replace("answer", "").replace("(<)(early)(>)", "");
+    assert_eq!(filtered, "(<)(abc)(>)");
+    assert_eq!(String::from_utf8(words).unwrap().trim(), "ERROR: that was it");
+    within(async {
+        while world.log().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert!(world.log()[1].contains("that was it"), "{:?}", world.log());
+    assert_eq!(world.seen.lock().unwrap().output, b"", "the filter's output is not the tap's");
+}

@@ -87,7 +87,7 @@ pub fn server_config(
     ciphers: Vec<cipher::Name>,
     limits: &ServerLimits,
 ) -> Arc<server::Config> {
-    Arc::new(config(identity, ciphers, limits))
+    Arc::new(shown(identity, ciphers, limits))
 }
 
 /// The configuration of a server behind the listener, whose packets have to fit into packets.
@@ -96,12 +96,33 @@ pub fn inner_server_config(
     ciphers: Vec<cipher::Name>,
     limits: &ServerLimits,
 ) -> Arc<server::Config> {
-    let config = config(identity, ciphers, limits);
+    let config = shown(identity, ciphers, limits);
     Arc::new(server::Config { maximum_packet_size: INNER_PACKET, ..config })
 }
 
-fn config(
+fn shown(
     identity: &HostIdentityKey,
+    ciphers: Vec<cipher::Name>,
+    limits: &ServerLimits,
+) -> server::Config {
+    let certificates = vec![identity.certificate.clone()];
+    config(PrivateKey::clone(&identity.key), certificates, ciphers, limits)
+}
+
+/// The configuration of a server on a user's own machine, for clients that know no certificates: a key of its own, and
+/// passwords, of which a wrong one takes its time.
+pub fn local_server_config(key: PrivateKey) -> Arc<server::Config> {
+    let limits = ServerLimits { auth_attempts: 3, ..ServerLimits::default() };
+    Arc::new(server::Config {
+        methods: MethodSet::from(&[MethodKind::Password][..]),
+        auth_rejection_time: Duration::from_secs(1),
+        ..config(key, Vec::new(), MODERN.to_vec(), &limits)
+    })
+}
+
+fn config(
+    key: PrivateKey,
+    certificates: Vec<Certificate>,
     ciphers: Vec<cipher::Name>,
     limits: &ServerLimits,
 ) -> server::Config {
@@ -135,8 +156,8 @@ fn config(
         // Nothing to guess: a rejected public key tells an attacker nothing by its timing.
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),
-        keys: vec![PrivateKey::clone(&identity.key)],
-        certificates: vec![identity.certificate.clone()],
+        keys: vec![key],
+        certificates,
         preferred,
         max_auth_attempts: limits.auth_attempts,
         inactivity_timeout: None,

@@ -23,6 +23,15 @@ pub trait AuthGate: Send + Sync + 'static {
     /// `certificate` proved its key for `login` just now. The error is the reason, for the audit log.
     async fn admit(&self, login: &str, certificate: &Certificate)
     -> Result<Self::Identity, String>;
+
+    /// `password` was given for `login`. Nobody gets in by one where the gate does not say so.
+    async fn admit_password(
+        &self,
+        _login: &str,
+        _password: &str,
+    ) -> Result<Self::Identity, String> {
+        Err("a password was given, expected a user certificate".to_owned())
+    }
 }
 
 /// What happened at the door of one connection.
@@ -116,17 +125,31 @@ impl Door {
         certificate: &Certificate,
     ) -> Result<Result<G::Identity, Auth>, Misbehaved> {
         self.bind(user)?;
-        match gate.admit(user, certificate).await {
+        Ok(self.decided(gate.admit(user, certificate).await))
+    }
+
+    pub(crate) async fn password<G: AuthGate + ?Sized>(
+        &self,
+        gate: &G,
+        user: &str,
+        password: &str,
+    ) -> Result<Result<G::Identity, Auth>, Misbehaved> {
+        self.bind(user)?;
+        Ok(self.decided(gate.admit_password(user, password).await))
+    }
+
+    fn decided<I>(&self, decided: Result<I, String>) -> Result<I, Auth> {
+        match decided {
             Ok(identity) => {
                 self.with(|login| {
                     login.admitted = true;
                     login.failure = None;
                 });
-                Ok(Ok(identity))
+                Ok(identity)
             }
             Err(reason) => {
                 self.note(reason);
-                Ok(Err(Auth::reject()))
+                Err(Auth::reject())
             }
         }
     }

@@ -16,6 +16,8 @@ pub enum ResourceKind {
     Lock,
     /// `proxy`: what joined; it can be listed and removed, not written.
     Proxy,
+    /// `node`: an SSH server. Agents write their own; registered servers are written as documents.
+    Node,
     /// `session_recording_config`
     SessionRecordingConfig,
     /// `cluster_auth_preference`
@@ -33,11 +35,12 @@ pub struct ParseKindError(String);
 
 impl ResourceKind {
     /// The kinds that are written as documents, in the order `get all` prints them.
-    pub const ALL: [ResourceKind; 7] = [
+    pub const ALL: [ResourceKind; 8] = [
         ResourceKind::Role,
         ResourceKind::User,
         ResourceKind::Token,
         ResourceKind::Lock,
+        ResourceKind::Node,
         ResourceKind::ClusterAuthPreference,
         ResourceKind::ClusterNetworkingConfig,
         ResourceKind::SessionRecordingConfig,
@@ -51,6 +54,7 @@ impl ResourceKind {
             ResourceKind::Token => "token",
             ResourceKind::Lock => "lock",
             ResourceKind::Proxy => "proxy",
+            ResourceKind::Node => "node",
             ResourceKind::SessionRecordingConfig => "session_recording_config",
             ResourceKind::ClusterAuthPreference => "cluster_auth_preference",
             ResourceKind::ClusterNetworkingConfig => "cluster_networking_config",
@@ -64,7 +68,8 @@ impl ResourceKind {
             | ResourceKind::User
             | ResourceKind::Token
             | ResourceKind::Lock
-            | ResourceKind::Proxy => None,
+            | ResourceKind::Proxy
+            | ResourceKind::Node => None,
             ResourceKind::SessionRecordingConfig => Some("session-recording-config"),
             ResourceKind::ClusterAuthPreference => Some("cluster-auth-preference"),
             ResourceKind::ClusterNetworkingConfig => Some("cluster-networking-config"),
@@ -87,6 +92,7 @@ impl std::str::FromStr for ResourceKind {
             "token" | "tokens" => ResourceKind::Token,
             "lock" | "locks" => ResourceKind::Lock,
             "proxy" | "proxies" => ResourceKind::Proxy,
+            "node" | "nodes" => ResourceKind::Node,
             "session_recording_config" | "recconfig" | "recording_config" | "session_recording" => {
                 ResourceKind::SessionRecordingConfig
             }
@@ -160,7 +166,7 @@ impl std::str::FromStr for ResourceRef {
         let mut parts = text.splitn(3, '/');
         let kind = parts.next().unwrap_or_default().parse()?;
         let name = match (parts.next(), parts.next()) {
-            // None of the kinds here has sub kinds, so of three parts the last is the name.
+            // Names are unique within a kind, so of three parts the sub kind is not looked at.
             (Some(_), Some(name)) | (Some(name), None) if !name.is_empty() => Some(name.to_owned()),
             (None, _) => None,
             _ => return Err(ParseKindError(text.chars().take(64).collect())),
@@ -193,6 +199,7 @@ mod tests {
             ("TOKENS", ResourceKind::Token),
             ("locks", ResourceKind::Lock),
             ("proxies", ResourceKind::Proxy),
+            ("Nodes", ResourceKind::Node),
         ] {
             assert_eq!(text.parse::<ResourceKind>().unwrap(), kind);
         }
@@ -207,7 +214,7 @@ mod tests {
         let list = ResourceRef::parse_list("role/access,users,role/a\\,b").unwrap();
         let printed: Vec<String> = list.iter().map(ToString::to_string).collect();
         assert_eq!(printed, ["role/access", "user", "role/a,b"]);
-        assert_eq!(ResourceRef::parse_list("all").unwrap().len(), 7);
+        assert_eq!(ResourceRef::parse_list("all").unwrap().len(), 8);
         assert!(ResourceRef::parse_list("role/").is_err());
         assert!(ResourceRef::parse_list("").is_err());
     }

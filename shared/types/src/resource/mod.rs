@@ -5,6 +5,7 @@ mod conditions;
 mod kind;
 mod lock;
 mod networking;
+mod node;
 mod object;
 mod options;
 mod preset;
@@ -19,10 +20,11 @@ pub use conditions::{KubernetesResource, LabelMap, RoleConditions, Rule};
 pub use kind::{ParseKindError, ResourceKind, ResourceRef};
 pub use lock::{Lock, LockSpec, LockSubject, LockTarget};
 pub use networking::{ClusterNetworkingConfig, NetworkingSpec, TunnelStrategy};
+pub use node::{CommandLabel, Node, NodeSpec, host_of, is_label_key};
 pub use object::{Metadata, Object, Resource, ResourceError, Spec};
 pub use options::{
     CertExtension, CertFormat, ForwardSwitch, RecordSession, RoleOptions, SessionMfa,
-    SshPortForwarding, Strictness,
+    SshPortForwarding, Strictness, TransferDirection,
 };
 pub use recording::{RecordingMode, RecordingSpec, SessionRecordingConfig, UnknownRecordingMode};
 pub use role::{Role, RoleSpec};

@@ -58,6 +58,13 @@ pub struct NetworkingSpec {
     pub load_all_cas: Option<bool>,
 }
 
+impl NetworkingSpec {
+    /// Whether a name of several nodes means the one that was heard of last; else it means none.
+    pub fn routes_to_most_recent(&self) -> bool {
+        self.routing_strategy == 1 || self.routing_strategy == "most_recent"
+    }
+}
+
 impl Default for NetworkingSpec {
     fn default() -> Self {
         NetworkingSpec {

@@ -4,7 +4,7 @@
 //! silently allow.
 
 use super::{
-    ClusterAuthPreference, ClusterNetworkingConfig, Lock, ProvisionToken, ProxyServer,
+    ClusterAuthPreference, ClusterNetworkingConfig, Lock, Node, ProvisionToken, ProxyServer,
     ResourceKind, Role, SessionRecordingConfig, User,
 };
 use crate::{Labels, NameError, flex};
@@ -128,6 +128,16 @@ pub trait Spec: Serialize + DeserializeOwned + Clone {
     fn check(&self) -> Result<(), ResourceError> {
         Ok(())
     }
+
+    /// Whether the specification goes with the sub kind and the metadata.
+    fn check_object(_object: &Object<Self>) -> Result<(), ResourceError> {
+        Ok(())
+    }
+
+    /// The name of a document that has none; its sub kind is known.
+    fn name_where_missing(_sub_kind: Option<&str>) -> Option<String> {
+        Self::KIND.singleton().map(str::to_owned)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -202,7 +212,8 @@ impl<S: Spec> Object<S> {
             _ => S::check_name(&self.metadata.name)
                 .map_err(|source| ResourceError::Name { kind, source })?,
         }
-        self.spec.check()
+        self.spec.check()?;
+        S::check_object(self)
     }
 }
 
@@ -232,8 +243,10 @@ impl<S: Spec> TryFrom<Envelope<S>> for Object<S> {
             spec: envelope.spec,
             status: envelope.status,
         };
-        if let (Some(name), true) = (S::KIND.singleton(), object.metadata.name.is_empty()) {
-            object.metadata.name = name.to_owned();
+        if object.metadata.name.is_empty()
+            && let Some(name) = S::name_where_missing(object.sub_kind.as_deref())
+        {
+            object.metadata.name = name;
         }
         object.check().map_err(ChainText)?;
         Ok(object)
@@ -282,6 +295,8 @@ pub enum Resource {
     Lock(Lock),
     /// A proxy that joined.
     Proxy(ProxyServer),
+    /// An SSH server.
+    Node(Node),
     /// How sessions are recorded.
     SessionRecordingConfig(SessionRecordingConfig),
     /// How users authenticate.
@@ -298,6 +313,7 @@ macro_rules! each {
             Resource::Token($object) => $body,
             Resource::Lock($object) => $body,
             Resource::Proxy($object) => $body,
+            Resource::Node($object) => $body,
             Resource::SessionRecordingConfig($object) => $body,
             Resource::ClusterAuthPreference($object) => $body,
             Resource::ClusterNetworkingConfig($object) => $body,
@@ -314,6 +330,7 @@ impl Resource {
             Resource::Token(_) => ResourceKind::Token,
             Resource::Lock(_) => ResourceKind::Lock,
             Resource::Proxy(_) => ResourceKind::Proxy,
+            Resource::Node(_) => ResourceKind::Node,
             Resource::SessionRecordingConfig(_) => ResourceKind::SessionRecordingConfig,
             Resource::ClusterAuthPreference(_) => ResourceKind::ClusterAuthPreference,
             Resource::ClusterNetworkingConfig(_) => ResourceKind::ClusterNetworkingConfig,
@@ -356,6 +373,7 @@ impl Resource {
             ResourceKind::Token => Resource::Token(read(document)?),
             ResourceKind::Lock => Resource::Lock(read(document)?),
             ResourceKind::Proxy => Resource::Proxy(read(document)?),
+            ResourceKind::Node => Resource::Node(read(document)?),
             ResourceKind::SessionRecordingConfig => {
                 Resource::SessionRecordingConfig(read(document)?)
             }
@@ -402,6 +420,7 @@ into_resource!(
     Token(ProvisionToken),
     Lock(Lock),
     Proxy(ProxyServer),
+    Node(Node),
     SessionRecordingConfig(SessionRecordingConfig),
     ClusterAuthPreference(ClusterAuthPreference),
     ClusterNetworkingConfig(ClusterNetworkingConfig),

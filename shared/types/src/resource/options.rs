@@ -131,6 +131,27 @@ pub struct CertExtension {
     pub value: String,
 }
 
+/// A way files are copied, as the user sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransferDirection {
+    /// From the client to the server, and whatever else changes files there.
+    Upload,
+    /// From the server to the client.
+    Download,
+}
+
+impl TransferDirection {
+    /// As roles and events spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Download => "download",
+        }
+    }
+}
+
 /// How sessions and certificates of a role's holders behave. What is absent has the documented default.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -150,6 +171,9 @@ pub struct RoleOptions {
     /// Whether files may be copied.
     #[serde(deserialize_with = "flex::option_bool", skip_serializing_if = "Option::is_none")]
     pub ssh_file_copy: Option<bool>,
+    /// The only ways files may be copied; absent, both. An empty list allows none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh_file_transfer: Option<Vec<TransferDirection>>,
     /// Whether `tsh` signs only logins that name the server, which an sshd before 8.9 cannot ask for.
     #[serde(deserialize_with = "flex::option_bool", skip_serializing_if = "Option::is_none")]
     pub ssh_hostbound_only: Option<bool>,

@@ -17,6 +17,9 @@ pub struct TokenSpec {
     pub roles: Vec<SystemRole>,
     /// How the joining service proves itself; `token` by the secret alone.
     pub join_method: String,
+    /// Whether it lets one service in, and no second.
+    #[serde(deserialize_with = "flex::bool", skip_serializing_if = "std::ops::Not::not")]
+    pub single_use: bool,
     /// Labels of joining nodes.
     #[serde(deserialize_with = "flex::null_default", skip_serializing_if = "Labels::is_empty")]
     pub suggested_labels: Labels,
@@ -30,6 +33,7 @@ impl Default for TokenSpec {
         TokenSpec {
             roles: Vec::new(),
             join_method: "token".to_owned(),
+            single_use: false,
             suggested_labels: Labels::new(),
             suggested_agent_matcher_labels: Labels::new(),
         }

@@ -5,15 +5,15 @@ use shared_types::{HostName, Login};
 
 /// Whom to log in as, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Destination {
-    pub(super) login: Login,
-    pub(super) host: HostName,
+pub(in crate::commands) struct Destination {
+    pub(in crate::commands) login: Login,
+    pub(in crate::commands) host: HostName,
 }
 
 impl Destination {
     /// In front of `@`, else `--login`, else the operating system's user if the certificate has it, else
     /// the certificate's first login.
-    pub(super) fn parse(
+    pub(in crate::commands) fn parse(
         text: &str,
         flag: Option<&str>,
         logins: &[String],

@@ -27,8 +27,14 @@ pub(crate) struct ProxyOnly(pub(crate) Caller);
 /// A service of the cluster, whatever its role.
 pub(crate) struct Service(pub(crate) Caller);
 
+/// A node of the cluster.
+pub(crate) struct NodeOnly(pub(crate) Caller);
+
 /// Anybody, a limited number of times; holds the client's address.
 pub(crate) struct Anybody(pub(crate) std::net::SocketAddr);
+
+/// Whoever has shown a certificate that is accepted, or nobody. Beside [`Anybody`], for who proves more than a token.
+pub(crate) struct Holder(pub(crate) Option<Caller>);
 
 /// A JSON body of at most [`limits::MAX_REQUEST`] bytes.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -56,7 +62,14 @@ async fn caller(parts: &Parts, service: &AuthService) -> Result<Caller, AuthErro
     let certificate = peer
         .certificate
         .ok_or_else(|| AuthError::unauthenticated("a client certificate is required"))?;
-    service.caller(&certificate, peer.address).await
+    let caller = service.caller(&certificate, peer.address).await?;
+    if let Some(host) = caller.host_id().filter(|_| caller.is_service()) {
+        let program = parts.headers.get(http::header::USER_AGENT);
+        let program = program.and_then(|program| program.to_str().ok()).unwrap_or_default();
+        let version = program.strip_prefix("gatehouse/").unwrap_or_default();
+        service.presence.saw(host, version, service.now());
+    }
+    Ok(caller)
 }
 
 macro_rules! extract_caller {
@@ -90,7 +103,19 @@ impl FromRequestParts<Arc<AuthService>> for Known {
 
 extract_caller!(UserOrAdmin, caller => caller.is_user() || caller.is_admin());
 extract_caller!(ProxyOnly, caller => caller.is_proxy());
+extract_caller!(NodeOnly, caller => caller.is_node());
 extract_caller!(Service, caller => caller.is_service());
+
+impl FromRequestParts<Arc<AuthService>> for Holder {
+    type Rejection = Refusal;
+    async fn from_request_parts(
+        parts: &mut Parts,
+        service: &Arc<AuthService>,
+    ) -> Result<Self, Refusal> {
+        let shown = peer(parts)?.certificate.is_some();
+        Ok(Self(if shown { caller(parts, service).await.ok() } else { None }))
+    }
+}
 
 impl FromRequestParts<Arc<AuthService>> for Anybody {
     type Rejection = Refusal;

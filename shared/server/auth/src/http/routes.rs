@@ -14,19 +14,20 @@ use http::{HeaderValue, Method, header};
 use serde_json::Value;
 use shared_api::{
     AuthoritiesReply, ClusterState, CompleteUpload, CreateTokenReply, CreateTokenRequest,
-    EmitRequest, ExportQuery, ForceQuery, HostCertReply, HostCertRequest, InviteInfo,
-    InviteInfoRequest, InviteUserRequest, JoinReply, JoinRequest, LoginReply, LoginRequest,
-    MeReply, NodesReply, ProxyHostCertRequest, QueryReply, QueryRequest, RecorderCertRequest,
-    RecordingsQuery, RecordingsReply, RenewRequest, RenewSessions, RenewedSessions,
-    ResetUserRequest, ResourceList, ResourceReply, SessionRecordingReply, SignupReply,
-    SignupRequest, StateQuery, StatusReply, UpdateUserRequest, UserCertsRequest, UserTokenReply,
-    limits, paths,
+    EmitRequest, ExportQuery, ForceQuery, HeartbeatReply, HostCertReply, HostCertRequest,
+    InventoryReply, InviteInfo, InviteInfoRequest, InviteUserRequest, JoinReply, JoinRequest,
+    LoginReply, LoginRequest, MeReply, NodeChanges, NodesQuery, NodesReply, OpensshUserRequest,
+    ProxyHostCertRequest, QueryReply, QueryRequest, RecorderCertRequest, RecordingsQuery,
+    RecordingsReply, RenewRequest, RenewSessions, RenewedSessions, ResetUserRequest, ResourceList,
+    ResourceReply, SessionRecordingReply, SignupReply, SignupRequest, StateQuery, StatusReply,
+    UpdateUserRequest, UserCertsRequest, UserTokenReply, limits, paths,
 };
-use shared_types::{SessionId, UserName};
+use shared_types::{Node, SessionId, UserName};
 use uuid::Uuid;
 
 use super::extract::{
-    Anybody, Body, BriefBody, Known, Path, ProxyOnly, Query, Service, UserOrAdmin, read,
+    Anybody, Body, BriefBody, Holder, Known, NodeOnly, Path, ProxyOnly, Query, Service,
+    UserOrAdmin, read,
 };
 use super::reply::{Json, Refusal, Reply};
 use crate::error::AuthError;
@@ -52,6 +53,9 @@ pub(crate) fn router(service: Arc<AuthService>) -> Router {
         .route(paths::STATUS, get(status))
         .route(paths::ME, get(me))
         .route(paths::NODES, get(nodes))
+        .route(paths::INVENTORY, get(inventory))
+        .route(paths::NODE_VIEW, get(node_view))
+        .route(paths::PRESENCE_NODE, put(heartbeat).delete(withdraw))
         .route(paths::SESSION_RECORDING, get(session_recording))
         .route(paths::RESOURCES, get(list_resources).post(create_resource))
         .route(paths::RESOURCE, get(read_resource).put(update_resource).delete(delete_resource))
@@ -62,6 +66,7 @@ pub(crate) fn router(service: Arc<AuthService>) -> Router {
         .route(paths::CERTS_HOST, post(sign_host))
         .route(paths::CERTS_USER, post(user_certs))
         .route(paths::CERTS_PROXY_HOST, post(sign_proxy_host))
+        .route(paths::CERTS_OPENSSH_USER, post(sign_openssh_user))
         .route(paths::CERTS_RECORDER, post(sign_recorder))
         .route(paths::CERTS_RENEW, post(renew))
         .route(paths::QUERY, post(query))
@@ -135,10 +140,11 @@ async fn signup(
 
 async fn join(
     Anybody(from): Anybody,
+    Holder(holder): Holder,
     State(auth): Auth,
     BriefBody(ask): BriefBody<JoinRequest>,
 ) -> Reply<JoinReply> {
-    Ok(Json(auth.join(ask, from).await?))
+    Ok(Json(auth.join(ask, from, holder.as_ref()).await?))
 }
 
 async fn authorities(_: Anybody, State(auth): Auth) -> Reply<AuthoritiesReply> {
@@ -163,8 +169,16 @@ async fn me(UserOrAdmin(caller): UserOrAdmin, State(auth): Auth) -> Reply<MeRepl
     Ok(Json(auth.me(&caller).await?))
 }
 
-async fn nodes(UserOrAdmin(caller): UserOrAdmin, State(auth): Auth) -> Reply<NodesReply> {
-    Ok(Json(auth.nodes(&caller).await?))
+async fn nodes(
+    UserOrAdmin(caller): UserOrAdmin,
+    State(auth): Auth,
+    Query(ask): Query<NodesQuery>,
+) -> Reply<NodesReply> {
+    Ok(Json(auth.nodes(&caller, &ask).await?))
+}
+
+async fn inventory(UserOrAdmin(caller): UserOrAdmin, State(auth): Auth) -> Reply<InventoryReply> {
+    Ok(Json(auth.inventory(&caller).await?))
 }
 
 async fn session_recording(
@@ -325,6 +339,14 @@ async fn sign_proxy_host(
     Ok(Json(auth.sign_proxy_host(&caller, ask).await?))
 }
 
+async fn sign_openssh_user(
+    ProxyOnly(caller): ProxyOnly,
+    State(auth): Auth,
+    Body(ask): Body<OpensshUserRequest>,
+) -> Reply<HostCertReply> {
+    Ok(Json(auth.sign_openssh_user(&caller, ask).await?))
+}
+
 async fn sign_recorder(
     Service(caller): Service,
     State(auth): Auth,
@@ -333,8 +355,29 @@ async fn sign_recorder(
     Ok(Json(auth.sign_recorder(&caller, ask).await?))
 }
 
-async fn cluster_state(
+async fn node_view(
     _: ProxyOnly,
+    State(auth): Auth,
+    Query(ask): Query<StateQuery>,
+) -> Reply<NodeChanges> {
+    Ok(Json(auth.node_changes(ask.after).await))
+}
+
+async fn heartbeat(
+    NodeOnly(caller): NodeOnly,
+    State(auth): Auth,
+    Body(node): Body<Node>,
+) -> Reply<HeartbeatReply> {
+    Ok(Json(auth.heartbeat(&caller, node).await?))
+}
+
+async fn withdraw(NodeOnly(caller): NodeOnly, State(auth): Auth) -> Reply<Value> {
+    auth.withdraw(&caller).await?;
+    Ok(Json(empty()))
+}
+
+async fn cluster_state(
+    _: Service,
     State(auth): Auth,
     Query(ask): Query<StateQuery>,
 ) -> Reply<Arc<ClusterState>> {
@@ -351,7 +394,7 @@ async fn emit(
 }
 
 async fn upload_part(
-    ProxyOnly(caller): ProxyOnly,
+    Service(caller): Service,
     State(auth): Auth,
     Path((upload, session, part)): Path<(Uuid, SessionId, u64)>,
     request: Request,
@@ -362,7 +405,7 @@ async fn upload_part(
 }
 
 async fn renew_sessions(
-    ProxyOnly(caller): ProxyOnly,
+    Service(caller): Service,
     State(auth): Auth,
     Body(ask): Body<RenewSessions>,
 ) -> Reply<RenewedSessions> {
@@ -372,7 +415,7 @@ async fn renew_sessions(
 }
 
 async fn complete_upload(
-    ProxyOnly(caller): ProxyOnly,
+    Service(caller): Service,
     State(auth): Auth,
     Path((upload, session)): Path<(Uuid, SessionId)>,
     Body(ask): Body<CompleteUpload>,

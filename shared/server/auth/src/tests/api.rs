@@ -63,6 +63,7 @@ impl Server {
             value: None,
             ttl_seconds: None,
             labels: Default::default(),
+            single_use: false,
         };
         let token = self.admin().create_token(&ask).await.unwrap();
         let (keys, host_id) = (Keys::new(), HostId::random());

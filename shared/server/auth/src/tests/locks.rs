@@ -143,6 +143,7 @@ async fn a_proxy_that_was_put_out_is_refused_and_stays_out() {
         value: None,
         ttl_seconds: Some(365 * 24 * 3600),
         labels: Default::default(),
+        single_use: false,
     };
     let token = bed.service.create_token(&bed.admin(), ask).await.unwrap().token;
     let keys = Keys::new();
@@ -159,7 +160,7 @@ async fn a_proxy_that_was_put_out_is_refused_and_stays_out() {
     let (host, other) = (HostId::random(), HostId::random());
     let mut certificates = Vec::new();
     for host in [host, other] {
-        let reply = bed.service.join(join(host), here()).await.unwrap();
+        let reply = bed.service.join(join(host), here(), None).await.unwrap();
         let der = shared_transport::tls::certs_from_pem(reply.tls_cert.as_bytes()).unwrap();
         certificates.push(der[0].to_vec());
     }
@@ -181,7 +182,7 @@ async fn a_proxy_that_was_put_out_is_refused_and_stays_out() {
     );
     let locked = (ErrorKind::Locked, text);
     assert_eq!(told(bed.service.caller(&certificates[0], here()).await), locked);
-    assert_eq!(told(bed.service.join(join(host), here()).await), locked);
+    assert_eq!(told(bed.service.join(join(host), here(), None).await), locked);
     assert!(bed.service.caller(&certificates[1], here()).await.unwrap().is_proxy());
     let again = bed.service.delete_resource(&bed.admin(), "proxy", &host.to_string()).await;
     assert_eq!(told(again).0, ErrorKind::NotFound);
@@ -194,7 +195,7 @@ async fn a_proxy_that_was_put_out_is_refused_and_stays_out() {
         bed.service.store().resources(ResourceKind::Lock).await.unwrap().is_empty(),
         "the lock has ended"
     );
-    bed.service.join(join(host), here()).await.unwrap();
+    bed.service.join(join(host), here(), None).await.unwrap();
 }
 
 #[tokio::test]

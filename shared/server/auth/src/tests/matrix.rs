@@ -18,6 +18,7 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
     let host = Box::leak(format!(r#"{{"hosts":[],"public_key":"{key}"}}"#).into_boxed_str());
     let inner = Box::leak(format!(r#"{{"principals":[],"public_key":"{key}"}}"#).into_boxed_str());
     let recorder = Box::leak(format!(r#"{{"public_key":"{key}"}}"#).into_boxed_str());
+    let openssh = r#"{"certificate":"","client_ip":"192.0.2.7","login":"x","node":"5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11","public_key":""}"#;
     let renew = r#"{"node_name":"x","ssh_public_key":"","tls_public_key":""}"#;
     let part =
         "/v1/uploads/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/1";
@@ -32,6 +33,7 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         (Method::GET, paths::STATUS.into(), ""),
         (Method::GET, paths::ME.into(), ""),
         (Method::GET, paths::NODES.into(), ""),
+        (Method::GET, paths::INVENTORY.into(), ""),
         (Method::GET, paths::SESSION_RECORDING.into(), ""),
     ];
     for kind in [
@@ -40,6 +42,7 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         "token",
         "lock",
         "proxy",
+        "node",
         "session_recording_config",
         "cluster_auth_preference",
         "cluster_networking_config",
@@ -49,7 +52,7 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         all.push((Method::GET, format!("/v1/resources/{kind}/none"), ""));
         all.push((Method::PUT, format!("/v1/resources/{kind}/none"), "{}"));
         // A configuration would be there, and go.
-        if matches!(kind, "role" | "user" | "token" | "lock" | "proxy") {
+        if matches!(kind, "role" | "user" | "token" | "lock" | "proxy" | "node") {
             all.push((Method::DELETE, format!("/v1/resources/{kind}/none"), ""));
         }
     }
@@ -66,6 +69,7 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         ),
         (Method::POST, paths::CERTS_USER.into(), r#"{"ssh_public_key":"","tls_public_key":""}"#),
         (Method::POST, paths::CERTS_PROXY_HOST.into(), &*inner),
+        (Method::POST, paths::CERTS_OPENSSH_USER.into(), openssh),
         (Method::POST, paths::CERTS_RECORDER.into(), &*recorder),
         (Method::POST, paths::SESSIONS_RENEW.into(), r#"{"sessions":[]}"#),
         (Method::POST, paths::CERTS_RENEW.into(), renew),
@@ -74,6 +78,9 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         (Method::GET, "/v1/recordings/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11".into(), ""),
         (Method::DELETE, "/v1/recordings/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11".into(), ""),
         (Method::GET, paths::CLUSTER_STATE.into(), ""),
+        (Method::GET, paths::NODE_VIEW.into(), ""),
+        (Method::PUT, paths::PRESENCE_NODE.into(), "{}"),
+        (Method::DELETE, paths::PRESENCE_NODE.into(), ""),
         (Method::POST, paths::EVENTS.into(), r#"{"events":[]}"#),
         (Method::PUT, part.into(), ""),
         (Method::POST, complete.into(), r#"{"parts":0,"bytes":0}"#),

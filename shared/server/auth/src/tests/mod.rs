@@ -3,8 +3,10 @@
 mod accounts;
 mod api;
 mod endings;
+mod joining;
 mod locks;
 mod matrix;
+mod openssh;
 mod recorded;
 mod sealed;
 

@@ -199,7 +199,7 @@ async fn uploads_belong_to_the_proxy_that_began_them() {
     let id = Uuid::new_v4();
     let part = || Bytes::from_static(b"part");
     bed.service.upload_part(&bed.system(SystemRole::Proxy), id, &sid, 1, part()).await.unwrap();
-    for role in [SystemRole::Node, SystemRole::Admin] {
+    for role in [SystemRole::Auth, SystemRole::Admin] {
         let refused =
             bed.service.upload_part(&bed.system(role), id, &sid, 2, part()).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Denied);
@@ -229,9 +229,10 @@ async fn hosts_come_from_the_callers_own_sessions() {
         ..SessionEnd::default()
     };
     bed.service.emit(&proxy, vec![start(sid, "joe").into(), end.into()]).await.unwrap();
-    let hosts = bed.service.nodes(&bed.caller("joe").await).await.unwrap().items;
+    let all = shared_api::NodesQuery::default();
+    let hosts = bed.service.nodes(&bed.caller("joe").await, &all).await.unwrap().visited;
     assert_eq!(hosts.iter().map(|host| host.hostname.as_str()).collect::<Vec<_>>(), ["db-1"]);
-    assert!(bed.service.nodes(&bed.caller("max").await).await.unwrap().items.is_empty());
+    assert!(bed.service.nodes(&bed.caller("max").await, &all).await.unwrap().visited.is_empty());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use shared_pki::{CaKind, CheckpointKey, KeyPair, TrustedAuthority};
 use shared_recording::{
     EndState, Header, Limits, Report, SessionRecorder, Signer, Verdict, verify,
 };
-use shared_types::{SessionId, SystemRole};
+use shared_types::{HostId, SessionId, SystemRole};
 use uuid::Uuid;
 
 use super::{Bed, host, name, settings};
@@ -35,7 +35,11 @@ async fn signer(bed: &Bed) -> Arc<Signer> {
 
 /// Slices of a signed recording; the last is its end.
 async fn recorded(bed: &Bed, sid: SessionId) -> Vec<Vec<u8>> {
-    let header = Header { cluster: name("example.test"), session: sid, recorder: host() };
+    recorded_by(bed, sid, host()).await
+}
+
+async fn recorded_by(bed: &Bed, sid: SessionId, recorder: HostId) -> Vec<Vec<u8>> {
+    let header = Header { cluster: name("example.test"), session: sid, recorder };
     let mut recorder =
         SessionRecorder::new(header, Limits::default(), None).signed(signer(bed).await);
     let mut slices = Vec::new();
@@ -79,6 +83,17 @@ async fn uploads(bed: &Bed) -> Vec<SessionUpload> {
         other => panic!("{other:?}"),
     });
     found.collect()
+}
+
+#[tokio::test]
+async fn what_another_host_recorded_is_not_sealed() {
+    let bed = Bed::new().await;
+    let sid = SessionId::random();
+    let whole = recorded_by(&bed, sid, HostId::random()).await.concat();
+    upload(&bed, sid, &whole, false).await;
+    let [event] = uploads(&bed).await.try_into().unwrap();
+    assert_eq!((event.recording_state.as_str(), event.recording_head.as_str()), ("damaged", ""));
+    assert_eq!(download(&bed, sid).await, whole, "kept, and not vouched for");
 }
 
 #[tokio::test]

@@ -64,6 +64,8 @@ pub(super) struct Queue {
     /// It should not wait for more.
     pub(super) urgent: bool,
     pub(super) closed: bool,
+    /// Nothing is taken for now.
+    held: bool,
     /// Nothing more is taken, and why.
     failed: Option<Option<String>>,
 }
@@ -78,6 +80,7 @@ impl Queue {
             armed: false,
             urgent: false,
             closed: false,
+            held: false,
             failed: None,
         }
     }
@@ -112,7 +115,7 @@ impl Queue {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes >= QUEUE_BYTES || self.items.len() >= QUEUE_ITEMS
+        self.held || self.bytes >= QUEUE_BYTES || self.items.len() >= QUEUE_ITEMS
     }
 }
 
@@ -164,6 +167,12 @@ impl Shared {
             }
         }
         taken.await;
+    }
+
+    /// Takes nothing until it is let go; sessions wait.
+    pub(super) fn hold(&self, held: bool) {
+        self.queue().held = held;
+        self.taken.notify_waiters();
     }
 
     /// Nothing more is taken, for this reason where it is no orderly end.

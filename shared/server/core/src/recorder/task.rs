@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use shared_events::AuditEvent;
 use shared_recording::encoder::EncodeError;
 use shared_recording::{SessionRecorder, Slice};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::queue::{Item, Shared};
@@ -36,7 +38,12 @@ pub(super) struct Task {
     stuck: VecDeque<Slice>,
     /// When to look for room again.
     look: Instant,
+    /// Whether anything was encoded yet.
+    begun: bool,
 }
+
+/// Events that were recorded, and who waits for them.
+type Numbered = Vec<(oneshot::Sender<AuditEvent>, Box<AuditEvent>)>;
 
 /// What is to be encoded in one go.
 enum Work {
@@ -64,6 +71,7 @@ impl Task {
             unflushed: None,
             stuck: VecDeque::new(),
             look: Instant::now(),
+            begun: false,
         }
     }
 
@@ -136,8 +144,10 @@ impl Task {
     async fn work(&mut self, work: Work) -> Result<(), RecordError> {
         let mut recorder = self.recorder.take().ok_or(RecordError::Gone)?;
         let flushed = !matches!(work, Work::Items(_));
-        // What a window waits for is not kept waiting.
-        let at_once = self.window.is_some();
+        // What a window waits for is not kept waiting. The first event of a session is on disk before anybody hears of
+        // it: a session that is in the audit log has a recording, however soon this process is killed.
+        let first = !std::mem::replace(&mut self.begun, true);
+        let at_once = first || self.window.is_some();
         let (small, counted) = match &work {
             Work::Items(items) => {
                 let bytes =
@@ -149,15 +159,15 @@ impl Task {
         };
         let leave_out = !self.stuck.is_empty();
         let encode = move || {
-            let mut slices = Vec::new();
+            let (mut slices, mut numbered) = (Vec::new(), Numbered::new());
             let result = match work {
                 Work::Items(items) if leave_out => {
                     items.into_iter().for_each(|item| drop_item(&mut recorder, item));
                     Ok(())
                 }
-                Work::Items(items) => {
-                    items.into_iter().try_for_each(|item| record(&mut recorder, item, &mut slices))
-                }
+                Work::Items(items) => items
+                    .into_iter()
+                    .try_for_each(|item| record(&mut recorder, item, &mut slices, &mut numbered)),
                 Work::Flush if leave_out => Ok(()),
                 Work::Flush => {
                     slices.extend(recorder.flush());
@@ -168,9 +178,12 @@ impl Task {
             if at_once {
                 slices.extend(recorder.flush());
             }
-            (recorder, slices, result)
+            if !first {
+                tell(&mut numbered);
+            }
+            (recorder, slices, numbered, result)
         };
-        let (recorder, slices, result) = if small {
+        let (recorder, slices, mut numbered, result) = if small {
             encode()
         } else {
             tokio::task::spawn_blocking(encode).await.map_err(|_| RecordError::Gone)?
@@ -178,7 +191,11 @@ impl Task {
         let pending = recorder.pending() > 0;
         self.recorder = Some(recorder);
         let cut = !slices.is_empty();
-        self.write(slices, counted).await?;
+        // A session that may run unrecorded is not kept from its start.
+        let patient = !first || self.on_trouble == OnTrouble::End;
+        let written = self.write(slices, counted, patient).await;
+        tell(&mut numbered);
+        written?;
         self.unflushed = match self.unflushed {
             _ if !pending || !self.stuck.is_empty() => None,
             Some(since) if !flushed && !cut => Some(since),
@@ -187,7 +204,12 @@ impl Task {
         Ok(result?)
     }
 
-    async fn write(&mut self, slices: Vec<Slice>, counted: u64) -> Result<(), RecordError> {
+    async fn write(
+        &mut self,
+        slices: Vec<Slice>,
+        counted: u64,
+        patient: bool,
+    ) -> Result<(), RecordError> {
         if let (true, Some(window)) = (slices.is_empty(), &self.window) {
             window.acknowledge(counted);
         }
@@ -195,7 +217,7 @@ impl Task {
         while let Some(slice) = slices.pop_front() {
             let output = if slices.is_empty() { counted } else { 0 };
             if self.stuck.is_empty()
-                && let Err(error) = self.writer.write(&slice, output, true).await
+                && let Err(error) = self.write_one(&slice, output, patient).await
             {
                 if self.on_trouble == OnTrouble::End || slice.end {
                     return Err(error.into());
@@ -205,6 +227,28 @@ impl Task {
                 continue;
             }
             self.stuck.push_back(slice);
+        }
+        Ok(())
+    }
+
+    /// While there is no room for it, a session that may not run unrecorded stands still.
+    async fn write_one(
+        &mut self,
+        slice: &Slice,
+        output: u64,
+        patient: bool,
+    ) -> Result<(), SpoolError> {
+        match self.writer.write(slice, output, false).await {
+            Err(error) if patient && error.is_full() => {}
+            written => return written,
+        }
+        let hold = self.on_trouble == OnTrouble::End;
+        if hold {
+            self.shared.hold(true);
+        }
+        self.writer.write(slice, output, true).await?;
+        if hold {
+            self.shared.hold(false);
         }
         Ok(())
     }
@@ -236,6 +280,7 @@ fn record(
     recorder: &mut SessionRecorder,
     item: Item,
     slices: &mut Vec<Slice>,
+    numbered: &mut Numbered,
 ) -> Result<(), EncodeError> {
     match item {
         Item::Output { data, at } => recorder.output(data, at, slices),
@@ -245,9 +290,16 @@ fn record(
         }
         Item::Event { mut event, at, done } => {
             recorder.event(&mut event, at, slices)?;
-            let _ = done.send(*event);
+            numbered.push((done, event));
             Ok(())
         }
+    }
+}
+
+/// Gives events back, to those who still wait.
+fn tell(numbered: &mut Numbered) {
+    for (done, event) in numbered.drain(..) {
+        let _ = done.send(*event);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::spool::{RecordingSpool, RecordingSpoolSettings};
 use crate::testing::FakeAuthority;
 
 const LONG: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(20);
 
 fn encoder(session: SessionId) -> SessionRecorder {
     let header =
@@ -136,6 +137,7 @@ async fn a_stream_that_auth_never_takes_ends_its_session() {
 
 async fn full_disk(
     on_trouble: OnTrouble,
+    room_wait: Duration,
 ) -> (Arc<FakeAuthority>, Recorder, SessionId, Heard, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let auth = Arc::new(FakeAuthority::new());
@@ -143,7 +145,7 @@ async fn full_disk(
     let authority: Arc<dyn crate::Authority> = Arc::<FakeAuthority>::clone(&auth);
     let spool_settings = RecordingSpoolSettings {
         max_bytes: 21_500,
-        room_wait: Duration::from_millis(20),
+        room_wait,
         retry_first: Duration::from_millis(10),
         retry_max: Duration::from_millis(50),
         ..RecordingSpoolSettings::default()
@@ -182,7 +184,7 @@ fn noise(len: usize) -> Bytes {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn best_effort_leaves_a_named_gap_where_the_disk_was_full() {
-    let (auth, recorder, session, heard, _dir) = full_disk(OnTrouble::LeaveGap).await;
+    let (auth, recorder, session, heard, _dir) = full_disk(OnTrouble::LeaveGap, SHORT).await;
     recorder.event(SessionStart::default().into()).await.unwrap();
     let first = noise(3000);
     recorder.output(&first).await.unwrap();
@@ -212,7 +214,7 @@ async fn best_effort_leaves_a_named_gap_where_the_disk_was_full() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strict_ends_where_the_disk_is_full_and_says_why() {
-    let (_auth, recorder, _session, heard, _dir) = full_disk(OnTrouble::End).await;
+    let (_auth, recorder, _session, heard, _dir) = full_disk(OnTrouble::End, SHORT).await;
     recorder.event(SessionStart::default().into()).await.unwrap();
     let deadline = Instant::now() + LONG;
     let error = loop {
@@ -225,4 +227,57 @@ async fn strict_ends_where_the_disk_is_full_and_says_why() {
     assert!(error.to_string().contains("spool is full"), "{error}");
     assert!(heard.lock().unwrap().is_empty());
     assert!(recorder.finish().await.is_err());
+}
+
+/// The file of a recording that is being written below `folder`.
+fn part_of(folder: &std::path::Path) -> Option<std::path::PathBuf> {
+    std::fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path()).find_map(
+        |path| match path.is_dir() {
+            true => part_of(&path),
+            false => path.extension().is_some_and(|kind| kind == "part").then_some(path),
+        },
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_is_on_disk_before_anybody_hears_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority: Arc<dyn crate::Authority> = Arc::new(FakeAuthority::new());
+    let never = CancellationToken::new();
+    let spool =
+        RecordingSpool::open(dir.path(), authority, RecordingSpoolSettings::default(), &never);
+    let spool = spool.await.unwrap();
+    let session = SessionId::random();
+    let writer = spool.begin(session, true).await.unwrap();
+    let (settings, _) = settings(OnTrouble::LeaveGap, None);
+    let recorder = Recorder::spawn(encoder(session), Box::new(writer), settings);
+    recorder.event(SessionStart::default().into()).await.unwrap();
+    // What a crash in this moment would leave.
+    let left = std::fs::read(part_of(dir.path()).unwrap()).unwrap();
+    let (_, events) = played(&left);
+    assert!(events.len() == 1 && events[0].contains("session.start"), "{events:?}");
+    recorder.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_stands_still_while_the_disk_is_full() {
+    let (auth, recorder, session, _heard, _dir) = full_disk(OnTrouble::End, LONG).await;
+    recorder.event(SessionStart::default().into()).await.unwrap();
+    let mut sent = Vec::new();
+    loop {
+        let data = noise(100);
+        let taken = tokio::time::timeout(Duration::from_millis(500), recorder.output(&data)).await;
+        let Ok(taken) = taken else { break };
+        taken.unwrap();
+        sent.extend_from_slice(&data);
+        assert!(sent.len() < 100_000, "it goes on unrecorded");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    auth.set_away(false);
+    let last = Bytes::from_static(b"last");
+    tokio::time::timeout(LONG, recorder.output(&last)).await.unwrap().unwrap();
+    sent.extend_from_slice(&last);
+    recorder.finish().await.unwrap();
+    until("the upload", || auth.stored(&session).is_some()).await;
+    assert!(played(&auth.stored(&session).unwrap().0).0 == sent);
 }

@@ -51,6 +51,19 @@ pub enum SpoolError {
     Closed,
 }
 
+impl SpoolError {
+    /// Whether there is no room, and there may be later.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. }) || self.is_disk_full()
+    }
+
+    /// Whether the disk, or what somebody may use of it, is full.
+    fn is_disk_full(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Disk { source, .. } if full.contains(&source.kind()))
+    }
+}
+
 /// Names the step and the path of an I/O error.
 fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> SpoolError + 'a {
     move |source| SpoolError::Disk { step, path: path.to_owned(), source }

@@ -13,9 +13,25 @@ use super::recording::Shared;
 use super::writer::finish;
 use super::{SpoolError, at, container};
 
-/// Folders in `multi` that no writer holds.
-pub(super) fn recover(shared: &Shared) -> Result<(), SpoolError> {
+/// A recording of which there is nothing: no slice of it was written. Its folder stays until that was told.
+#[derive(Debug, Clone)]
+pub(super) struct Lost {
+    pub(super) session: SessionId,
+    pub(super) upload: Uuid,
+    folder: PathBuf,
+}
+
+impl Lost {
+    /// It was told of. Blocking.
+    pub(super) fn forget(&self, root: &Path) -> Result<(), SpoolError> {
+        finish(&self.folder, None, root, &self.session)
+    }
+}
+
+/// Folders in `multi` that no writer holds. Answers with those in which nothing is.
+pub(super) fn recover(shared: &Shared) -> Result<Vec<Lost>, SpoolError> {
     let multi = shared.multi();
+    let mut lost = Vec::new();
     for entry in std::fs::read_dir(&multi).map_err(at("read folder", &multi))? {
         let folder = entry.map_err(at("read folder", &multi))?.path();
         let Some(upload) = folder
@@ -28,25 +44,29 @@ pub(super) fn recover(shared: &Shared) -> Result<(), SpoolError> {
         if shared.open.lock().unwrap_or_else(PoisonError::into_inner).contains(&upload) {
             continue;
         }
-        if let Err(err) = recover_one(shared, upload, &folder) {
-            tracing::error!(%upload, error = &err as &dyn std::error::Error, "recover recording");
+        match recover_one(shared, upload, &folder) {
+            Ok(nothing) => lost.extend(nothing),
+            Err(err) => {
+                tracing::error!(%upload, error = &err as &dyn std::error::Error, "recover recording");
+            }
         }
     }
-    Ok(())
+    Ok(lost)
 }
 
-fn recover_one(shared: &Shared, upload: Uuid, folder: &Path) -> Result<(), SpoolError> {
+fn recover_one(shared: &Shared, upload: Uuid, folder: &Path) -> Result<Option<Lost>, SpoolError> {
     let inner = std::fs::read_dir(folder).map_err(at("read folder", folder))?;
     let inner = inner.filter_map(Result::ok).map(|entry| entry.path()).find(|path| path.is_dir());
     let Some(inner) = inner else {
-        return std::fs::remove_dir(folder).map_err(at("remove", folder));
+        std::fs::remove_dir(folder).map_err(at("remove", folder))?;
+        return Ok(None);
     };
     let Some(session) = inner
         .file_name()
         .and_then(|name| name.to_str())
         .and_then(|name| name.parse::<SessionId>().ok())
     else {
-        return Ok(());
+        return Ok(None);
     };
     let mut parts: Vec<(u64, PathBuf)> = Vec::new();
     for entry in
@@ -65,29 +85,27 @@ fn recover_one(shared: &Shared, upload: Uuid, folder: &Path) -> Result<(), Spool
     match (done.metadata(), parts.first().map(|(_, path)| path.metadata())) {
         (Err(_), _) => {}
         (Ok(done), Some(Ok(part))) if (done.dev(), done.ino()) != (part.dev(), part.ino()) => {
-            return Ok(());
+            return Ok(None);
         }
-        (Ok(_), _) => return finish(&inner, None, &shared.root, &session),
+        (Ok(_), _) => {
+            finish(&inner, None, &shared.root, &session)?;
+            return Ok(None);
+        }
     }
     let before: u64 =
         parts.iter().filter_map(|(_, path)| path.metadata().ok()).map(|meta| meta.len()).sum();
     let joined = join(&parts)?;
-    let after = match &joined {
-        Some((_, 0)) | None => {
-            finish(&inner, None, &shared.root, &session)?;
-            tracing::warn!(%session, "recording ended before its first slice was written");
-            0
-        }
-        Some((path, len)) => {
-            let checkpoint = Checkpoint::new(upload, true);
-            save(&shared.root, &session, &checkpoint)?;
-            finish(&inner, Some(path), &shared.root, &session)?;
-            tracing::warn!(%session, bytes = len, lost = before.saturating_sub(*len), "recording was cut off, what is whole of it will be uploaded");
-            *len
-        }
+    let Some((path, len)) = joined.filter(|(_, len)| *len > 0) else {
+        shared.release(before);
+        return Ok(Some(Lost { session, upload, folder: inner }));
     };
-    shared.release(before.saturating_sub(after));
-    Ok(())
+    let checkpoint = Checkpoint::new(upload, true);
+    save(&shared.root, &session, &checkpoint)?;
+    finish(&inner, Some(&path), &shared.root, &session)?;
+    let lost = before.saturating_sub(len);
+    tracing::warn!(%session, bytes = len, lost, "recording was cut off, what is whole of it will be uploaded");
+    shared.release(lost);
+    Ok(None)
 }
 
 /// Cuts each part back to what is whole and puts them behind each other in the first.

@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 use super::checkpoint::{Checkpoint, load, path_of, save};
 use super::recording::Shared;
-use super::recover::recover;
+use super::recover::{Lost, recover};
 use super::{SpoolError, at, blocking, container, sync_folder};
-use crate::authority::{AuthorityError, prepare};
+use crate::authority::{AuthorityError, EmitError, prepare};
 use crate::backoff::Backoff;
 
 /// How often the folder is looked through without a reason.
@@ -36,8 +36,25 @@ enum Outcome {
     Bad(String),
 }
 
+/// What is to be done for a session.
+pub(super) enum Job {
+    /// Its recording is to be sent.
+    Send(SessionId),
+    /// There is none, and that is to be told.
+    Tell(Lost),
+}
+
+impl Job {
+    fn session(&self) -> SessionId {
+        match self {
+            Self::Send(session) => *session,
+            Self::Tell(lost) => lost.session,
+        }
+    }
+}
+
 /// Runs until stopped.
-pub(super) async fn run(shared: Arc<Shared>, found: Vec<SessionId>, stop: CancellationToken) {
+pub(super) async fn run(shared: Arc<Shared>, found: Vec<Job>, stop: CancellationToken) {
     let mut uploader =
         Uploader { shared, sending: HashSet::new(), failed: HashMap::new(), tasks: JoinSet::new() };
     uploader.start(found);
@@ -84,11 +101,12 @@ impl Uploader {
         }
     }
 
-    fn start(&mut self, found: Vec<SessionId>) {
+    fn start(&mut self, found: Vec<Job>) {
         let now = Instant::now();
-        let known: HashSet<SessionId> = found.iter().copied().collect();
+        let known: HashSet<SessionId> = found.iter().map(Job::session).collect();
         self.failed.retain(|session, _| known.contains(session));
-        for session in found {
+        for job in found {
+            let session = job.session();
             if self.tasks.len() >= self.shared.settings.uploads.max(1) {
                 break;
             }
@@ -96,7 +114,10 @@ impl Uploader {
             if !wait && self.sending.insert(session) {
                 let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(async move {
-                    let outcome = send(&shared, &session).await;
+                    let outcome = match job {
+                        Job::Send(session) => send(&shared, &session).await,
+                        Job::Tell(lost) => tell_lost(&shared, lost).await,
+                    };
                     (session, outcome)
                 });
             }
@@ -108,14 +129,8 @@ impl Uploader {
 
     /// The audit log hears of a recording that will not come. Without an answer, that it is here is in the log.
     async fn tell(&self, session: SessionId, why: &str) {
-        let mut event = SessionRecordingFailed {
-            session: SessionMetadata { sid: session.to_string(), ..SessionMetadata::default() },
-            reason: format!("{why}; the recording is set aside on the proxy"),
-            ..SessionRecordingFailed::default()
-        }
-        .into();
-        prepare(std::slice::from_mut(&mut event), self.shared.authority.state().cluster.as_ref());
-        if let Err(err) = self.shared.authority.emit(vec![event]).await {
+        let why = format!("{why}; the recording is set aside on the proxy");
+        if let Err(err) = tell_failed(&self.shared, session, Uuid::new_v4(), why).await {
             tracing::error!(%session, error = %err, "audit event is lost");
         }
     }
@@ -153,10 +168,44 @@ impl Uploader {
     }
 }
 
-/// Looks through the spool: cuts back what nobody writes any more, answers what can be sent, oldest first.
-pub(super) async fn look(shared: Arc<Shared>) -> Result<Vec<SessionId>, SpoolError> {
+/// Emits that the recording of a session failed, under an id that is the same when it is told again.
+async fn tell_failed(
+    shared: &Shared,
+    session: SessionId,
+    id: Uuid,
+    reason: String,
+) -> Result<(), EmitError> {
+    let mut event = SessionRecordingFailed {
+        session: SessionMetadata { sid: session.to_string(), ..SessionMetadata::default() },
+        reason,
+        ..SessionRecordingFailed::default()
+    };
+    event.metadata.uid = id.to_string();
+    let mut event = event.into();
+    prepare(std::slice::from_mut(&mut event), shared.authority.state().cluster.as_ref());
+    shared.authority.emit(vec![event]).await
+}
+
+/// Tells of a recording of which there is nothing, and forgets it then.
+async fn tell_lost(shared: &Arc<Shared>, lost: Lost) -> Result<Outcome, SpoolError> {
+    let why = "nothing of it was written: the disk was full, or the recorder ended too early";
+    match tell_failed(shared, lost.session, lost.upload, why.to_owned()).await {
+        Ok(()) => {}
+        Err(EmitError::Refused(why)) => {
+            tracing::error!(session = %lost.session, error = why, "audit event is lost");
+        }
+        Err(err) => return Ok(Outcome::Retry(err.to_string())),
+    }
+    tracing::error!(session = %lost.session, "recording failed: {why}");
+    let root = shared.root.clone();
+    blocking(move || lost.forget(&root)).await?;
+    Ok(Outcome::Done)
+}
+
+/// Looks through the spool: cuts back what nobody writes any more, answers what is to be sent, oldest first, and told.
+pub(super) async fn look(shared: Arc<Shared>) -> Result<Vec<Job>, SpoolError> {
     blocking(move || {
-        recover(&shared)?;
+        let lost = recover(&shared)?;
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&shared.root).map_err(at("read folder", &shared.root))? {
             let entry = entry.map_err(at("read folder", &shared.root))?;
@@ -174,7 +223,8 @@ pub(super) async fn look(shared: Arc<Shared>) -> Result<Vec<SessionId>, SpoolErr
             }
         }
         found.sort_by_key(|found| found.0);
-        Ok(found.into_iter().map(|(_, session)| session).collect())
+        let ready = found.into_iter().map(|(_, session)| Job::Send(session));
+        Ok(ready.chain(lost.into_iter().map(Job::Tell)).collect())
     })
     .await
 }

@@ -1,4 +1,4 @@
-use shared_events::SessionPrint;
+use shared_events::{AuditEvent, SessionPrint};
 use shared_recording::{Decoder, Encoder, Header, Limits, Slice};
 use shared_types::HostId;
 
@@ -395,4 +395,27 @@ async fn one_bad_file_blocks_nobody_and_is_counted() {
     for session in &waits {
         arrived(&spool, &auth, session).await;
     }
+}
+
+/// A recording of which nothing could be written has an end too, told as soon as somebody listens.
+#[tokio::test]
+async fn a_recording_without_a_slice_is_told_of_once() {
+    let (dir, auth, session) =
+        (tempfile::tempdir().unwrap(), Arc::new(FakeAuthority::new()), SessionId::random());
+    auth.set_away(true);
+    let spool = open(dir.path(), &auth, settings()).await;
+    drop(spool.begin(session, true).await.unwrap());
+    drop(spool);
+    let spool = open(dir.path(), &auth, settings()).await;
+    assert_eq!(spool.waiting(), 1);
+    auth.set_away(false);
+    assert!(spool.drain(LONG).await);
+    let told: Vec<String> = auth.events().iter().map(AuditEvent::to_json).collect();
+    let of_it = |text: &&String| {
+        text.contains("session.recording.failed")
+            && text.contains(&session.to_string())
+            && text.contains("nothing of it was written")
+    };
+    assert_eq!((told.len(), told.iter().filter(of_it).count()), (1, 1), "{told:?}");
+    assert!(everything_below(&root(dir.path()).join("multi")).is_empty());
 }

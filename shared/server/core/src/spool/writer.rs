@@ -4,13 +4,18 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use shared_recording::Slice;
 use shared_types::SessionId;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::recording::Shared;
 use super::{SpoolError, at, blocking, private_folder, sync_folder};
+
+/// How often a patient caller looks whether a full disk has room again.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Writes one recording, slice by slice. Dropped without [`RecordingWriter::close`] it counts as cut off: what is
 /// written is uploaded and marked so.
@@ -102,9 +107,21 @@ impl RecordingWriter {
         self.session
     }
 
-    /// Writes a slice and waits until it is on disk. A patient caller waits for room within the budget as long as the
-    /// settings say. When this fails, the slice is not in the file and may be written again.
+    /// Writes a slice and waits until it is on disk. A patient caller waits for room, within the budget and on the
+    /// disk, as long as the settings say. When this fails, the slice is not in the file and may be written again.
     pub async fn write(&mut self, slice: &Slice, patient: bool) -> Result<(), SpoolError> {
+        let until = Instant::now() + self.shared.settings.room_wait;
+        loop {
+            let written = self.try_write(slice, patient).await;
+            let full = patient && written.as_ref().is_err_and(SpoolError::is_disk_full);
+            if !full || Instant::now() >= until {
+                return written;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn try_write(&self, slice: &Slice, patient: bool) -> Result<(), SpoolError> {
         let bytes = slice.bytes.clone();
         self.shared.reserve(bytes.len() as u64, patient).await?;
         // Given back unless the slice is written, also when nobody waits for that any more.

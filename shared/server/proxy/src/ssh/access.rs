@@ -1,22 +1,25 @@
 //! From a user, a login and a host to a connection: look up, decide, make the decision durable, dial.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use server_core::access::{AccessRefused, SshRequest, authorize_ssh, check_ssh, check_user, roles};
+use server_core::access::{
+    AccessRefused, Reach, SshRequest, authorize_ssh, check_ssh, check_user, sees_node,
+};
+use server_core::tunnel::BoxedStream;
 use shared_api::ClusterState;
-use shared_authz::MergedOptions;
-use shared_pki::Identity;
-use shared_types::{Labels, Login};
-use tokio::net::TcpStream;
+use shared_types::{HostId, Labels, Login, Node};
 
-use super::network;
-use super::visit::{self, Visit};
+use super::visit::Visit;
+use super::{network, openssh, reach, route};
 
 /// A connection that was granted.
 pub(super) struct Dialled {
-    pub(super) stream: TcpStream,
-    pub(super) addr: SocketAddr,
+    pub(super) stream: BoxedStream,
+    /// Where to, where an address was dialled.
+    pub(super) addr: Option<SocketAddr>,
+    /// Where from, where the target is sure to see that address.
+    pub(super) source: Option<IpAddr>,
 }
 
 /// Why there is none.
@@ -29,41 +32,69 @@ pub(super) struct Refusal {
 
 static NO_LABELS: Labels = Labels::new();
 
-/// The options of a user's roles, as they are now.
-pub(super) fn options(state: &ClusterState, identity: &Identity) -> MergedOptions {
-    roles(state, identity).options().clone()
-}
-
-/// Whether sessions end with the certificate.
-pub(super) fn ends_with_certificate(state: &ClusterState, identity: &Identity) -> bool {
-    options(state, identity)
-        .disconnect_expired_cert
-        .unwrap_or(state.auth_preference.spec.disconnect_expired_cert)
-}
-
-/// After how long without traffic a connection ends: the shortest of the roles' and the cluster's.
-pub(super) fn idle_timeout(state: &ClusterState, identity: &Identity) -> Option<Duration> {
-    let cluster = state.networking.spec.client_idle_timeout;
-    let cluster = (!cluster.is_zero()).then(|| cluster.as_std());
-    [options(state, identity).client_idle_timeout, cluster].into_iter().flatten().min()
-}
-
 fn request<'a>(visit: &'a Visit, login: &'a Login, addr: SocketAddr) -> SshRequest<'a> {
     SshRequest {
         identity: &visit.identity,
         login,
         host: visit.host(),
-        addr,
+        reach: Reach::Addr(addr),
         labels: &NO_LABELS,
         protected: visit.proxy.is_own(addr),
         via: visit.proxy.via(),
     }
 }
 
+fn request_node<'a>(
+    visit: &'a Visit,
+    login: &'a Login,
+    node: HostId,
+    labels: &'a Labels,
+) -> SshRequest<'a> {
+    SshRequest {
+        identity: &visit.identity,
+        login,
+        host: visit.host(),
+        reach: Reach::Node(node),
+        labels,
+        protected: false,
+        via: visit.proxy.via(),
+    }
+}
+
+/// Decides about an address that no node was asked for by. What is registered there all the same is judged as well.
+fn check_addr(
+    visit: &Visit,
+    state: &ClusterState,
+    login: &Login,
+    addr: SocketAddr,
+) -> Result<(), AccessRefused> {
+    check_ssh(state, &request(visit, login, addr))?;
+    let view = visit.proxy.authority.nodes();
+    let registered = route::registered_at(&view, addr);
+    match registered.and_then(|node| Some((node.host_id()?, node.all_labels()))) {
+        Some((id, labels)) => check_ssh(state, &request_node(visit, login, id, &labels)).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Decides about the node of a visit, by the labels it has now.
+fn check_node(
+    visit: &Visit,
+    state: &ClusterState,
+    login: &Login,
+    node: &Node,
+) -> Result<(), AccessRefused> {
+    let Some(id) = node.host_id() else { return Ok(()) };
+    let view = visit.proxy.authority.nodes();
+    let labels = view.get(id).map_or_else(|| node.all_labels(), |node| node.all_labels());
+    check_ssh(state, &request_node(visit, login, id, &labels)).map(drop)
+}
+
 /// Why a connection that was granted would not be granted again, as the user may read it.
 pub(super) fn revoked(visit: &Visit, state: &ClusterState, login: &str) -> Option<String> {
-    let checked = match (login.parse::<Login>(), visit.dialled()) {
-        (Ok(login), Some(addr)) => check_ssh(state, &request(visit, &login, addr)).map(drop),
+    let checked = match (login.parse::<Login>(), &visit.node, visit.dialled()) {
+        (Ok(login), Some(node), _) => check_node(visit, state, &login, node),
+        (Ok(login), None, Some(addr)) => check_addr(visit, state, &login, addr),
         _ => check_user(state, &visit.identity, Some(login), visit.proxy.via()),
     };
     let refusal = checked.err()?;
@@ -88,21 +119,69 @@ fn denied(visit: &Visit, login: &Login, refusal: &AccessRefused) -> Refusal {
     Refusal { text, why: refusal.to_string() }
 }
 
-/// Looks the host up, and connects to the first of its addresses that the user's roles admit and that answers.
+fn unreachable(visit: &Visit, why: String) -> Refusal {
+    Refusal { text: route::offline(visit.host()), why }
+}
+
+/// Connects to the node that was asked for, or looks the host up.
 pub(super) async fn dial(visit: &Visit, login: &Login) -> Result<Dialled, Refusal> {
-    const OFFLINE: &str = "is offline or does not exist";
-    let unreachable =
-        |why: String| Refusal { text: format!("target host {} {OFFLINE}", visit.host()), why };
+    match &visit.node {
+        Some(node) => dial_node(visit, login, node).await,
+        None => dial_host(visit, login).await,
+    }
+}
+
+async fn dial_node(visit: &Visit, login: &Login, node: &Arc<Node>) -> Result<Dialled, Refusal> {
+    let Some(id) = node.host_id() else {
+        return Err(unreachable(visit, "the node has no id".to_owned()));
+    };
+    let (state, labels) = (visit.proxy.authority.state(), node.all_labels());
+    let party = visit.party(login.as_ref(), None);
+    let asked = request_node(visit, login, id, &labels);
+    let granted =
+        authorize_ssh(&state, visit.proxy.events.as_ref(), asked, party.connecting(), |why| {
+            party.refused(why)
+        })
+        .await;
+    let access = match granted {
+        Ok(granted) => granted.redeem(),
+        Err(refusal) => {
+            // Some other login may be allowed, and then the user may know of the node.
+            let known = sees_node(&state, &visit.identity, visit.host(), &labels);
+            return Err(match known || refusal.is_of_the_user() {
+                true => denied(visit, login, &refusal),
+                false => unreachable(visit, refusal.to_string()),
+            });
+        }
+    };
+    let Reach::Node(id) = access.reach else {
+        return Err(unreachable(visit, "granted for an address".to_owned()));
+    };
+    let limit = visit.proxy.settings.timeouts.dial;
+    if node.is_openssh() {
+        let reached = openssh::dial(visit, node, limit).await;
+        let openssh::Reached { stream, addr } = reached.map_err(|why| unreachable(visit, why))?;
+        let source = openssh::source(&stream);
+        return Ok(Dialled { stream: Box::new(stream), addr: Some(addr), source });
+    }
+    match visit.proxy.tunnels.dial(node, id, visit.ends, limit).await {
+        Ok(stream) => Ok(Dialled { stream, addr: None, source: None }),
+        Err(err) => Err(Refusal { text: err.to_string(), why: err.to_string() }),
+    }
+}
+
+/// Looks the host up, and connects to the first of its addresses that the user's roles admit and that answers.
+async fn dial_host(visit: &Visit, login: &Login) -> Result<Dialled, Refusal> {
     let addrs = match network::resolve(visit.host().as_ref(), visit.port()).await {
         Ok(addrs) if !addrs.is_empty() => addrs,
-        Ok(_) => return Err(unreachable("name has no address".to_owned())),
-        Err(err) => return Err(unreachable(format!("look up: {err}"))),
+        Ok(_) => return Err(unreachable(visit, "name has no address".to_owned())),
+        Err(err) => return Err(unreachable(visit, format!("look up: {err}"))),
     };
     let state = visit.proxy.authority.state();
     let mut refused = None;
     for addr in addrs {
         let asked = request(visit, login, addr);
-        if let Err(refusal) = check_ssh(&state, &asked) {
+        if let Err(refusal) = check_addr(visit, &state, login, addr) {
             refused.get_or_insert(denied(visit, login, &refusal));
             continue;
         }
@@ -117,16 +196,17 @@ pub(super) async fn dial(visit: &Visit, login: &Login) -> Result<Dialled, Refusa
             Ok(granted) => granted.redeem(),
             Err(refusal) => return Err(denied(visit, login, &refusal)),
         };
-        match visit::connect(access.addr, visit.proxy.settings.timeouts.dial).await {
+        let Reach::Addr(addr) = access.reach else { continue };
+        match reach::connect(addr, visit.proxy.settings.timeouts.dial).await {
             Ok(stream) => {
-                visit.remember(access.addr);
-                return Ok(Dialled { stream, addr: access.addr });
+                visit.remember(addr);
+                return Ok(Dialled { stream: Box::new(stream), addr: Some(addr), source: None });
             }
             Err(err) => {
-                tracing::info!(host = %visit.host(), addr = %access.addr, error = %err, "target does not answer");
-                refused = Some(unreachable(format!("connect to {}: {err}", access.addr)));
+                tracing::info!(host = %visit.host(), %addr, error = %err, "target does not answer");
+                refused = Some(unreachable(visit, format!("connect to {addr}: {err}")));
             }
         }
     }
-    Err(refused.unwrap_or_else(|| unreachable("no address left".to_owned())))
+    Err(refused.unwrap_or_else(|| unreachable(visit, "no address left".to_owned())))
 }

@@ -38,6 +38,11 @@ pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
     Ok(addrs)
 }
 
+/// Whether a host stands for anything.
+pub(crate) async fn exists(host: &str, port: u16) -> bool {
+    resolve(host, port).await.is_ok_and(|addrs| !addrs.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

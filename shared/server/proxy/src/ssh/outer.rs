@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::Utc;
 use server_core::access::check_user;
+use server_core::ssh::Ends;
+use shared_api::ClusterState;
 use shared_pki::Identity;
 use shared_pki::ssh_key::Certificate;
 use shared_pki::verify::SshVerifier;
@@ -14,12 +16,14 @@ use shared_ssh::russh::cipher;
 use shared_ssh::server::{
     AuthGate, OuterService, OuterSession, ProxyRequest, RequestError, Subsystem, SubsystemReply,
 };
-use shared_types::RecordingMode;
-use tokio::sync::OwnedSemaphorePermit;
+use shared_types::{Node, RecordingMode};
 use tokio_util::sync::CancellationToken;
 
+use super::SshProxy;
+use super::network;
+use super::route::{self, Route, Routes};
+use super::startups::Place;
 use super::visit::Visit;
-use super::{Ends, SshProxy, limits};
 
 /// How long somebody who is locked out may stay connected.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -33,7 +37,9 @@ pub(super) struct Door {
     pub(super) ciphers: Vec<cipher::Name>,
     stop: CancellationToken,
     /// Given back once somebody is in.
-    place: Mutex<Option<OwnedSemaphorePermit>>,
+    place: Mutex<Option<Place>>,
+    /// The certificate that got the user in.
+    shown: Mutex<Option<Arc<Certificate>>>,
 }
 
 impl Door {
@@ -41,10 +47,16 @@ impl Door {
         proxy: Arc<SshProxy>,
         ends: Ends,
         ciphers: Vec<cipher::Name>,
-        place: OwnedSemaphorePermit,
+        place: Place,
         stop: CancellationToken,
     ) -> Self {
-        Self { proxy, ends, ciphers, stop, place: Mutex::new(Some(place)) }
+        let place = Mutex::new(Some(place));
+        Self { proxy, ends, ciphers, stop, place, shown: Mutex::default() }
+    }
+
+    /// The certificate that got the user in.
+    pub(super) fn shown(&self) -> Option<Arc<Certificate>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -60,6 +72,8 @@ impl AuthGate for Door {
         if identity.cluster != state.cluster {
             return Err(format!("certificate is of cluster {}", identity.cluster));
         }
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Arc::new(certificate.clone()));
         // Who is locked out gets as far as being told so in words, and no further.
         match check_user(&state, &identity, None, self.proxy.via()) {
             Ok(()) => drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take()),
@@ -125,16 +139,41 @@ impl Door {
         {
             return reply.fail(&format!("cluster {cluster} is not known here")).await;
         }
-        let port = request.port.unwrap_or(DEFAULT_PORT);
-        let mode = state.recording.spec.mode;
+        let port = request.port.filter(|port| *port != 0).unwrap_or(DEFAULT_PORT);
         let login = session.login.clone();
-        let visit = Visit::new(self, session, request.host, port, mode);
-        let _counted = match limits::connection(&visit, &login).await {
+        let routed = self.route(&state, &session.identity, &request);
+        let (node, refusal) = match routed {
+            Ok(Route::Node(node)) => (Some(node), None),
+            Ok(Route::Unregistered) => (None, None),
+            Err(text) => (None, Some(text)),
+        };
+        let mode = recorded_at(state.recording.spec.mode, node.as_deref());
+        let visit = Visit::new(self, session, request.host, port, node, mode);
+        if let Some(text) = refusal {
+            visit.rejected(&text).await;
+            return reply.fail(&text).await;
+        }
+        let _counted = match visit.one_more(&login, None).connection(&self.proxy.users).await {
             Ok(counted) => counted,
             Err(text) => return reply.fail(&text).await,
         };
+        // A node that the user may not see is refused above; a host that does not exist has to look the same.
+        if visit.node.is_none()
+            && mode != RecordingMode::Off
+            && !network::exists(visit.host().as_ref(), port).await
+        {
+            let text = route::offline(visit.host());
+            visit.rejected(&text).await;
+            return reply.fail(&text).await;
+        }
+        let openssh = visit.node.as_deref().is_some_and(Node::is_openssh);
         match mode {
+            // The user has no certificate that such a server takes, so the proxy logs in for the user in each mode.
+            RecordingMode::Off if openssh => visit.record(reply, self.stop.child_token()).await,
             RecordingMode::Off => visit.pipe(reply, self.stop.child_token()).await,
+            RecordingMode::Node | RecordingMode::NodeSync if visit.node.is_some() => {
+                visit.pipe(reply, self.stop.child_token()).await
+            }
             RecordingMode::Proxy | RecordingMode::ProxySync => {
                 visit.record(reply, self.stop.child_token()).await
             }
@@ -150,5 +189,26 @@ impl Door {
                 reply.fail(&text).await;
             }
         }
+    }
+
+    fn route(
+        &self,
+        state: &ClusterState,
+        identity: &Identity,
+        request: &ProxyRequest,
+    ) -> Result<Route, String> {
+        let view = self.proxy.authority.nodes();
+        let connected = |host| self.proxy.tunnels.since(host);
+        let routes = Routes { state, view: &view, identity, connected: &connected };
+        routes.find(&request.host, request.port)
+    }
+}
+
+/// Where a session on `node` is recorded: a plain sshd that is registered cannot record itself.
+fn recorded_at(mode: RecordingMode, node: Option<&Node>) -> RecordingMode {
+    match (mode, node.is_some_and(Node::is_openssh)) {
+        (RecordingMode::Node, true) => RecordingMode::Proxy,
+        (RecordingMode::NodeSync, true) => RecordingMode::ProxySync,
+        (mode, _) => mode,
     }
 }

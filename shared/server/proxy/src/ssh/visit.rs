@@ -13,56 +13,59 @@ use async_trait::async_trait;
 use chrono::Utc;
 use server_core::EventSink as _;
 use server_core::access::check_user;
-use shared_pki::ssh_key::{Certificate, PublicKey};
-use shared_pki::verify::{HostRole, SshVerifier};
-use shared_pki::{Identity, TrustedAuthority};
+use server_core::ssh::Ends;
+use server_core::ssh::events::{self, Party, PortStep};
+use server_core::ssh::ledger;
+use server_core::ssh::limits::{OneMore, Sessions};
+use server_core::ssh::options::{idle_timeout, options};
+use server_core::ssh::tap::{PortTap, Recording, SessionTap};
+use server_core::ssh::watch::{self, Traffic};
+use shared_events::ServerMetadata;
+use shared_pki::Identity;
+use shared_pki::ssh_key::Certificate;
+use shared_pki::verify::SshVerifier;
 use shared_ssh::relay::{ForwardTap, InnerService, Tap, serve_inner};
 use shared_ssh::russh::cipher;
 use shared_ssh::server::{
     AgentSource, AuthGate, OuterSession, SubsystemReply, inner_server_config,
 };
-use shared_ssh::target::{self, HostCheck, Target, TargetError, TargetOptions};
+use shared_ssh::target::Target;
 use shared_transport::CopyError;
-use shared_types::{HostName, Login, RecordingMode, SessionId};
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use shared_types::{HostName, Node, RecordingMode, SessionId};
 use tokio_util::sync::CancellationToken;
 
-use super::access::{self, Dialled};
-use super::events::{self, Party, PortStep};
+use super::SshProxy;
+use super::access;
 use super::outer::Door;
-use super::tap::{PortTap, Recording, SessionTap};
-use super::{Ends, SshProxy, limits, watch};
+use super::reach::Ahead;
 
-/// What tells a user why a target closed the connection at once.
-const EOF_HINT: &str =
-    "the target closed the connection; its sshd may limit new ones, see MaxStartups in sshd_config";
 /// How long nothing may move on a pipe that is not recorded.
 const PIPE_IDLE: Duration = Duration::from_secs(24 * 3600);
-
-/// A connection that is being made.
-type Ahead = JoinHandle<Result<Arc<Target>, String>>;
 
 /// A user on the way to a target.
 pub(super) struct Visit {
     pub(super) proxy: Arc<SshProxy>,
-    ends: Ends,
+    pub(super) ends: Ends,
     ciphers: Vec<cipher::Name>,
     /// Who got in at the listener.
     pub(super) identity: Arc<Identity>,
-    outer_login: String,
+    pub(super) outer_login: String,
+    /// The certificate the user showed last.
+    pub(super) shown: Mutex<Option<Arc<Certificate>>>,
     /// The login behind the door, which may be another.
     inner_login: Mutex<Option<String>>,
-    agent: AgentSource,
+    pub(super) agent: AgentSource,
     host: HostName,
     port: u16,
+    /// The node the host stands for, where it is one.
+    pub(super) node: Option<Arc<Node>>,
     mode: RecordingMode,
     /// The address that was dialled.
     dialled: Mutex<Option<SocketAddr>>,
     /// A connection made ahead, for the login of the outer connection.
-    ahead: Mutex<Option<Ahead>>,
+    pub(super) ahead: Mutex<Option<Ahead>>,
     /// Session channels that are open.
-    pub(super) sessions: limits::Sessions,
+    pub(super) sessions: Sessions,
 }
 
 impl Visit {
@@ -71,6 +74,7 @@ impl Visit {
         session: OuterSession<Arc<Identity>>,
         host: HostName,
         port: u16,
+        node: Option<Arc<Node>>,
         mode: RecordingMode,
     ) -> Self {
         Self {
@@ -79,14 +83,16 @@ impl Visit {
             ciphers: door.ciphers.clone(),
             identity: session.identity,
             outer_login: session.login,
+            shown: Mutex::new(door.shown()),
             inner_login: Mutex::default(),
             agent: session.agent,
             host,
             port,
+            node,
             mode,
             dialled: Mutex::default(),
             ahead: Mutex::default(),
-            sessions: limits::Sessions::default(),
+            sessions: Sessions::default(),
         }
     }
 
@@ -112,18 +118,58 @@ impl Visit {
 
     /// What events about this visit say.
     pub(super) fn party(&self, login: &str, addr: Option<SocketAddr>) -> Party {
-        let addr =
-            addr.map_or_else(|| format!("{}:{}", self.host, self.port), |addr| addr.to_string());
+        let server = match &self.node {
+            Some(node) => self.server(node),
+            None => {
+                let asked = || format!("{}:{}", self.host, self.port);
+                let addr = addr.map_or_else(asked, |addr| addr.to_string());
+                events::target(self.host.as_ref(), &addr, self.proxy.settings.host_id)
+            }
+        };
         Party {
             user: events::user(&self.identity, login),
-            server: events::target(self.host.as_ref(), &addr, self.proxy.settings.host_id),
+            server,
             connection: events::connection(self.ends),
         }
     }
 
+    /// What events say of a node.
+    fn server(&self, node: &Node) -> ServerMetadata {
+        let proxy = self.proxy.settings.host_id;
+        let (labels, spec) = (node.all_labels(), &node.spec);
+        let id = node.host_id().unwrap_or(proxy);
+        let sub_kind = if node.is_openssh() { "openssh" } else { "" };
+        ServerMetadata {
+            forwarded_by: proxy.to_string(),
+            server_sub_kind: sub_kind.to_owned(),
+            ..events::node(id, &spec.hostname, &labels, &spec.addr)
+        }
+    }
+
+    /// One more of what the user's roles limit.
+    pub(super) fn one_more(&self, login: &str, addr: Option<SocketAddr>) -> OneMore<'_> {
+        OneMore {
+            options: options(&self.proxy.authority.state(), &self.identity),
+            user: &self.identity.user,
+            party: self.party(login, addr),
+            events: self.proxy.events.as_ref(),
+        }
+    }
+
+    /// Pends until this access ends, and says why.
+    async fn ended(&self, login: &str, traffic: Option<Traffic<'_>>) -> String {
+        watch::ended(watch::Access {
+            authority: self.proxy.authority.as_ref(),
+            identity: &self.identity,
+            revoked: &|state| access::revoked(self, state, login),
+            traffic,
+        })
+        .await
+    }
+
     fn recording(&self) -> Recording {
         let state = self.proxy.authority.state();
-        let options = access::options(&state, &self.identity);
+        let options = options(&state, &self.identity);
         Recording {
             authority: Arc::clone(&self.proxy.authority),
             events: Arc::clone(&self.proxy.events),
@@ -135,15 +181,8 @@ impl Visit {
             mode: self.mode,
             sync_wait: self.proxy.settings.recording_wait,
             strictness: options.record_session_ssh,
-            file_copy: options.ssh_file_copy,
+            transfers: ledger::policy(&options),
             exec_bucket: self.proxy.settings.exec_bucket,
-        }
-    }
-
-    async fn emit_refusal(&self, login: &str, why: &str) {
-        let event = self.party(login, None).refused(why);
-        if let Err(err) = self.proxy.events.emit(vec![event]).await {
-            tracing::error!(error = %err, "audit event is lost");
         }
     }
 
@@ -155,93 +194,20 @@ impl Visit {
         }
     }
 
-    fn login(&self, login: &str) -> Result<Login, String> {
-        login.parse().map_err(|_| "access denied".to_owned())
-    }
-
-    async fn dial(&self, login: &str) -> Result<Dialled, String> {
-        let login = self.login(login)?;
-        match access::dial(self, &login).await {
-            Ok(dialled) => Ok(dialled),
-            Err(refusal) => {
-                tracing::info!(user = %self.identity.user, %login, host = %self.host, port = self.port, why = %refusal.why, "access refused");
-                self.emit_refusal(login.as_ref(), &refusal.why).await;
-                Err(refusal.text)
-            }
-        }
-    }
-
-    /// Dials, checks the target, and logs in with the user's agent.
-    async fn reach(&self, login: &str) -> Result<Arc<Target>, String> {
-        if !self.agent.is_offered() {
-            let text = "agent forwarding has not been requested; the proxy records this session and needs your agent \
-                        (ssh -o ForwardAgent=yes for both hops)";
-            self.emit_refusal(login, "agent forwarding has not been requested").await;
-            return Err(text.to_owned());
-        }
-        let stream = self.dial(login).await?.stream;
-        let state = self.proxy.authority.state();
-        let host = TargetHost {
-            authorities: state.authorities.clone(),
-            host: self.host.to_string(),
-            checked: state.recording.spec.proxy_checks_host_keys,
-        };
-        let (user, peer, authorities) =
-            (self.identity.user.clone(), self.ends.peer.ip(), state.authorities.clone());
-        let wanted = login.to_owned();
-        let certificate = move |certificate: &Certificate| {
-            SshVerifier::new(&authorities, Utc::now())
-                .user(certificate, &wanted, Some(peer))
-                .is_ok_and(|identity| identity.user == user)
-        };
-        let options = TargetOptions {
-            login: login.to_owned(),
-            host: Arc::new(host),
-            certificate: Arc::new(certificate),
-        };
-        let agent = self.agent.clone();
-        let connected = target::connect(stream, options, async move || agent.open().await).await;
-        match connected {
-            Ok(target) => Ok(Arc::new(target)),
-            Err(err) => {
-                let text = match &err {
-                    TargetError::Eof => format!("{err} ({EOF_HINT})"),
-                    _ => err.to_string(),
-                };
-                self.emit_refusal(login, &err.to_string()).await;
-                Err(text)
-            }
-        }
-    }
-
-    /// Takes the connection that was made ahead, where it is for this login and still there.
-    async fn reached_ahead(&self, login: &str) -> Option<Result<Arc<Target>, String>> {
-        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        if login != self.outer_login {
-            ahead.abort();
-            return None;
-        }
-        match ahead.await {
-            Ok(Ok(target)) if target.is_closed() => None,
-            Ok(reached) => Some(reached),
-            Err(_) => None,
-        }
-    }
-
-    /// Mode `off`: bytes pass to the target as they are.
+    /// Bytes pass to the target as they are: in mode `off`, and to nodes that record themselves.
     pub(super) async fn pipe(self, reply: SubsystemReply, stop: CancellationToken) {
         let login = self.outer_login.clone();
         let dialled = match self.dial(&login).await {
             Ok(dialled) => dialled,
             Err(text) => return reply.fail(&text).await,
         };
-        let party = self.party(&login, Some(dialled.addr));
+        let party = self.party(&login, dialled.addr);
         let recording = self.recording();
         let stream = reply.accept().await;
         let mut ended = shared_ssh::relay::Ended::default();
         let state = self.proxy.authority.state();
         // Bytes that are not read by us hold no text for the client, and keepalives among them count as traffic.
-        let limit = access::idle_timeout(&state, &self.identity);
+        let limit = idle_timeout(&state, &self.identity);
         let idle = Some(limit.unwrap_or(PIPE_IDLE));
         tokio::select! {
             copied = shared_transport::copy_bidirectional(stream, dialled.stream, idle) => {
@@ -260,13 +226,17 @@ impl Visit {
                 ended.to_target = copied.first_to_second;
                 ended.to_client = copied.second_to_first;
             }
-            why = watch::ended(&self, &login, None) => recording.emit(vec![party.disconnected(&why)]).await,
+            why = self.ended(&login, None) => recording.emit(vec![party.disconnected(&why)]).await,
             () = stop.cancelled() => {}
         }
-        recording.emit(vec![party.data(SessionId::random(), &ended)]).await;
+        // A node with an agent tells of its sessions itself.
+        if self.node.is_none() {
+            recording.emit(vec![party.data(SessionId::random(), &ended)]).await;
+        }
     }
 
-    /// Modes `proxy` and `proxy-sync`: the client meets a server of ours, and the session is recorded.
+    /// Modes `proxy` and `proxy-sync`: the client meets a server of ours, and the session is recorded. Also in mode
+    /// `off` where it is the proxy that has to log in; nothing is recorded then.
     pub(super) async fn record(self, reply: SubsystemReply, stop: CancellationToken) {
         // The proxy's own names stand behind the target's, because it is the proxy that answers: a key that an
         // ssh-agent holds for the way `PROXY>user@host` then signs for both of the client's handshakes.
@@ -335,6 +305,7 @@ impl AuthGate for Visit {
         check_user(&state, &identity, Some(login), self.proxy.via())
             .map_err(|refusal| refusal.to_string())?;
         *self.inner_login.lock().unwrap_or_else(PoisonError::into_inner) = Some(login.to_owned());
+        self.showed(certificate);
         Ok(Arc::new(identity))
     }
 }
@@ -353,7 +324,8 @@ impl InnerService for Visit {
         _identity: &Arc<Identity>,
         login: &str,
     ) -> Result<Box<dyn Send>, String> {
-        limits::session(self, login).await
+        let place = self.one_more(login, self.dialled()).session(&self.sessions).await?;
+        Ok(Box::new(place))
     }
 
     async fn announce(
@@ -388,7 +360,7 @@ impl InnerService for Visit {
         let state = self.proxy.authority.state();
         let (party, recording) = (self.party(login, None), self.recording());
         let addr = format!("{}:{}", to.0, to.1);
-        let allowed = access::options(&state, &self.identity).port_forwarding
+        let allowed = options(&state, &self.identity).port_forwarding
             && identity.permits.port_forwarding
             && access::revoked(self, &state, login).is_none();
         if !allowed {
@@ -402,7 +374,7 @@ impl InnerService for Visit {
 
     fn may_forward_agent(&self, identity: &Arc<Identity>) -> bool {
         let state = self.proxy.authority.state();
-        identity.permits.agent_forwarding && access::options(&state, &self.identity).forward_agent
+        identity.permits.agent_forwarding && options(&state, &self.identity).forward_agent
     }
 
     async fn ended(
@@ -412,7 +384,7 @@ impl InnerService for Visit {
     ) -> String {
         let inner = self.inner_login.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let login = inner.unwrap_or_else(|| self.outer_login.clone());
-        let why = watch::ended(self, &login, Some(traffic)).await;
+        let why = Visit::ended(self, &login, Some(traffic)).await;
         // The tap of a session tells of its end; without one nobody would.
         if self.sessions.is_empty() {
             let event = self.party(&login, self.dialled()).disconnected(&why);
@@ -420,41 +392,4 @@ impl InnerService for Visit {
         }
         why
     }
-}
-
-/// The host that was typed, as the target has to prove it.
-struct TargetHost {
-    authorities: Vec<TrustedAuthority>,
-    host: String,
-    checked: bool,
-}
-
-impl HostCheck for TargetHost {
-    fn certificate(&self, certificate: &Certificate) -> Result<(), String> {
-        if !self.checked {
-            return Ok(());
-        }
-        SshVerifier::new(&self.authorities, Utc::now())
-            .host(certificate, &self.host, HostRole::Node)
-            .map(|_| ())
-            .map_err(|refusal| refusal.to_string())
-    }
-
-    fn key(&self, _key: &PublicKey) -> Result<(), String> {
-        if self.checked {
-            return Err(
-                "remote host presented a public key, expected a host certificate".to_owned()
-            );
-        }
-        Ok(())
-    }
-}
-
-/// A connection to a target's address.
-pub(super) async fn connect(addr: SocketAddr, limit: Duration) -> std::io::Result<TcpStream> {
-    let stream = tokio::time::timeout(limit, TcpStream::connect(addr))
-        .await
-        .map_err(|_| std::io::ErrorKind::TimedOut)??;
-    shared_transport::tune(&stream);
-    Ok(stream)
 }

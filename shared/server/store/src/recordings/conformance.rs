@@ -168,6 +168,18 @@ async fn parts_come_in_any_order_and_with_gaps(place: &Place, store: &Arc<dyn Re
     assert_eq!(again, Completed::AlreadyStored { bytes: 4 }, "asked again after a lost answer");
 }
 
+async fn what_stands_behind_a_gap_is_put_aside(place: &Place, store: &Arc<dyn RecordingStore>) {
+    let (session, upload) = (session(), UploadId::random());
+    for (number, text) in [(1, "a"), (2, "b"), (4, "d"), (5, "e")] {
+        put(store, upload, session, number, text).await.unwrap();
+    }
+    assert_eq!(store.cut_at_gap(upload, session).await.unwrap(), 2);
+    assert_eq!(store.cut_at_gap(upload, session).await.unwrap(), 0);
+    assert_eq!(store.complete(upload, session).await.unwrap(), Completed::Stored { bytes: 2 });
+    place.arrived().await;
+    assert_eq!(read(store, session).await, b"ab");
+}
+
 async fn a_part_may_be_sent_again_but_not_changed(place: &Place, store: &Arc<dyn RecordingStore>) {
     let (session, upload) = (session(), UploadId::random());
     put(store, upload, session, 1, "same").await.unwrap();
@@ -299,6 +311,7 @@ async fn suite(place: Option<Place>) {
     let Some(place) = place else { return };
     let store = place.open();
     parts_come_in_any_order_and_with_gaps(&place, &store).await;
+    what_stands_behind_a_gap_is_put_aside(&place, &store).await;
     a_part_may_be_sent_again_but_not_changed(&place, &store).await;
     the_oldest_recording_wins(&place, &store).await;
     an_upload_belongs_to_one_session(&place, &store).await;

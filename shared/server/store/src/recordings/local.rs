@@ -404,6 +404,14 @@ impl RecordingStore for LocalRecordings {
         self.blocking(move |store| store.list_parts(upload, session)).await
     }
 
+    async fn cut_at_gap(
+        &self,
+        upload: UploadId,
+        session: SessionId,
+    ) -> Result<usize, RecordingError> {
+        self.exclusive(session, move |store| store.keep_tail_aside(upload, session)).await
+    }
+
     async fn open(&self, session: SessionId) -> Result<RecordingReader, RecordingError> {
         let path = self.path(session);
         match tokio::fs::File::open(&path).await {

@@ -195,6 +195,14 @@ impl RecordingStore for ObjectRecordings {
         self.local().parts(upload, session).await
     }
 
+    async fn cut_at_gap(
+        &self,
+        upload: UploadId,
+        session: SessionId,
+    ) -> Result<usize, RecordingError> {
+        self.local().cut_at_gap(upload, session).await
+    }
+
     async fn open(&self, session: SessionId) -> Result<RecordingReader, RecordingError> {
         for local in [&self.earlier, self.local()] {
             match local.open(session).await {

@@ -37,6 +37,35 @@ impl LocalRecordings {
         self.keep_aside(&self.path(session), &format!("{session}.{}.tar", UploadId::random()))
     }
 
+    /// Takes the parts behind the first missing number out of an upload, into one of their own among what is aside.
+    pub(super) fn keep_tail_aside(
+        &self,
+        upload: UploadId,
+        session: SessionId,
+    ) -> Result<usize, RecordingError> {
+        self.owned(upload, session)?;
+        let parts = self.list_parts(upload, session)?;
+        let run = parts.iter().zip(1u32..).take_while(|(part, number)| part.number == *number);
+        let (run, tail) = parts.split_at(run.count());
+        // What has no beginning is no recording in any case; its completion says so.
+        if run.is_empty() || tail.is_empty() {
+            return Ok(0);
+        }
+        let name = UploadId::random().to_string();
+        let aside = self.base.join(SUPERSEDED).join(&name).join(session.to_string());
+        create_dir_durable(&aside).map_err(failed("make", &aside))?;
+        let folder = self.folder(upload, session);
+        // The last first: a crash in between leaves a gap where there was one.
+        for from in part_paths(&folder, tail).iter().rev() {
+            let to = from.file_name().map(|name| aside.join(name)).unwrap_or_default();
+            fs::rename(from, &to).map_err(failed("keep aside", from))?;
+        }
+        sync_dir(&aside).map_err(failed("sync", &aside))?;
+        sync_dir(&folder).map_err(failed("sync", &folder))?;
+        tracing::warn!(%session, parts = tail.len(), kept = %aside.display(), "parts behind a gap were kept aside");
+        Ok(tail.len())
+    }
+
     fn keep_aside(&self, from: &Path, name: &str) -> Result<(), RecordingError> {
         let aside = self.base.join(SUPERSEDED);
         create_dir_durable(&aside).map_err(failed("make", &aside))?;

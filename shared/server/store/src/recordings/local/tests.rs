@@ -103,6 +103,29 @@ async fn the_oldest_recording_wins_and_the_other_is_kept() {
 }
 
 #[tokio::test]
+async fn parts_behind_a_gap_are_kept_aside_and_go_with_the_recording() {
+    let f = Fixture::new();
+    for (number, text) in [(1, "one"), (3, "three"), (7, "seven")] {
+        f.put(number, text).await.unwrap();
+    }
+    assert_eq!(f.store.cut_at_gap(f.upload, f.session).await.unwrap(), 2);
+    assert_eq!(f.store.cut_at_gap(f.upload, f.session).await.unwrap(), 0);
+    assert_eq!(f.complete().await, Completed::Stored { bytes: 3 });
+    assert_eq!(f.content().await, "one");
+    let aside = f.base().join("superseded");
+    let kept = fs::read_dir(&aside).unwrap().next().unwrap().unwrap().path();
+    let seven = kept.join(f.session.to_string()).join("7.part");
+    assert_eq!(fs::read_to_string(seven).unwrap(), "seven");
+    assert!(f.store.remove(f.session).await.unwrap());
+    assert_eq!(fs::read_dir(&aside).unwrap().count(), 0);
+    // Without a beginning nothing is cut.
+    let (upload, session) = (UploadId::random(), SessionId::random());
+    let bytes = bytes::Bytes::from_static(b"two");
+    f.store.put_part(upload, session, 2, bytes).await.unwrap();
+    assert_eq!(f.store.cut_at_gap(upload, session).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_crash_at_any_step_of_completion_is_made_good() {
     let f = Fixture::new();
     // Half a part was written.
