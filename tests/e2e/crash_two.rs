@@ -63,7 +63,7 @@ impl Scene {
     fn go_on(&self) -> Result<()> {
         for (number, terminal) in self.terminals.iter().enumerate() {
             let mark = terminal.mark();
-            until(&format!("session {number} to go on"), 20, || {
+            until(&format!("session {number} to go on"), 60, || {
                 (terminal.mark() > mark + 64).then_some(())
             })?;
         }
@@ -79,7 +79,7 @@ impl Scene {
         let captures = self
             .terminals
             .into_iter()
-            .map(|terminal| terminal.finish(60))
+            .map(|terminal| terminal.finish(180))
             .collect::<Result<_>>()?;
         Ok(Ended { stage: self.stage, captures, started: self.started })
     }
@@ -99,12 +99,12 @@ impl Ended {
         for row in &self.started {
             let sid = &row[1];
             let path = cluster.data_dir().join(format!("log/records/{sid}.tar"));
-            until("recordings after the restart", 60, || path.exists().then_some(()))?;
+            until("recordings after the restart", 180, || path.exists().then_some(()))?;
             let outcome = self.stage.joe.run(["play", "--format=text", sid])?;
             ensure!(outcome.code == 0, "{}", outcome.stderr);
             plays.push(outcome.stdout);
         }
-        until("every upload's event", 30, || {
+        until("every upload's event", 120, || {
             let rows = cluster.query("select count(distinct sid) from session_upload").ok()?;
             (rows == [[self.started.len().to_string()]]).then_some(())
         })?;
@@ -151,6 +151,7 @@ impl Ended {
 
 #[test]
 fn sessions_outlive_the_auth_service() -> Result<()> {
+    let _alone = crate::support::alone();
     let mut scene = Scene::new("authkill")?;
     let (_guard, socket) = scene.stage.agent_of_joe("a")?;
     let mut ssh = scene.stage.ssh(&socket, &[], &["echo while-away"])?;
@@ -174,11 +175,11 @@ fn sessions_outlive_the_auth_service() -> Result<()> {
         );
     }
     ended.stage.cluster.restart_auth()?;
-    let away = until("the session of the meantime", 60, || {
+    let away = until("the session of the meantime", 120, || {
         let sql = "select s.uid, s.sid from session_start s join exec e on s.sid = e.sid where e.command = 'echo while-away'";
         ended.stage.cluster.query(sql).ok()?.into_iter().next()
     })?;
-    until("every session's end", 60, || {
+    until("every session's end", 120, || {
         let rows = ended.stage.cluster.query("select count(distinct sid) from session_end").ok()?;
         (rows == [[(count() + 2).to_string()]]).then_some(())
     })?;
@@ -188,7 +189,7 @@ fn sessions_outlive_the_auth_service() -> Result<()> {
     let records = ended.stage.cluster.data_dir().join("log/records");
     for row in &ended.started {
         let path = records.join(format!("{}.tar", row[1]));
-        until("recordings", 60, || path.exists().then_some(()))?;
+        until("recordings", 180, || path.exists().then_some(()))?;
     }
     let plays = ended.played()?;
     for (number, (play, (_, capture))) in plays.iter().zip(&ended.captures).enumerate() {
@@ -204,6 +205,7 @@ fn sessions_outlive_the_auth_service() -> Result<()> {
 
 #[test]
 fn a_killed_proxy_finds_its_recordings_again() -> Result<()> {
+    let _alone = crate::support::alone();
     let mut scene = Scene::new("proxykill")?;
     scene.stage.cluster.proxy.as_mut().context("a proxy")?.kill()?;
     let mut ended = scene.finish()?;
@@ -217,6 +219,7 @@ fn a_killed_proxy_finds_its_recordings_again() -> Result<()> {
 
 #[test]
 fn both_killed_at_once_lose_nothing_that_was_acknowledged() -> Result<()> {
+    let _alone = crate::support::alone();
     let mut scene = Scene::new("bothkill")?;
     let cluster = &mut scene.stage.cluster;
     cluster.auth.signal(rustix::process::Signal::KILL)?;

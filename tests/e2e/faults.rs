@@ -41,6 +41,7 @@ fn all(tallies: &[Option<Tally>], wanted: &Tally) -> Result<()> {
 
 #[test]
 fn async_network_cut_sessions_go_on() -> Result<()> {
+    let _alone = crate::support::alone();
     let plans = [
         (Fault::NetworkCut(Cut::Silent), 5000, false),
         (Fault::NetworkCut(Cut::Refused), 2000, true),
@@ -50,6 +51,7 @@ fn async_network_cut_sessions_go_on() -> Result<()> {
 
 #[test]
 fn sync_network_cut_sessions_stop_and_go_on() -> Result<()> {
+    let _alone = crate::support::alone();
     let plans = [
         (Fault::NetworkCut(Cut::Silent), 1000, false),
         (Fault::NetworkCut(Cut::Refused), 1000, false),
@@ -59,6 +61,7 @@ fn sync_network_cut_sessions_stop_and_go_on() -> Result<()> {
 
 #[test]
 fn sync_network_cut_for_long_ends_sessions_with_the_reason() -> Result<()> {
+    let _alone = crate::support::alone();
     let plans = [
         (Fault::NetworkCut(Cut::Silent), 7000, false),
         (Fault::NetworkCut(Cut::Refused), 7000, false),
@@ -68,6 +71,7 @@ fn sync_network_cut_for_long_ends_sessions_with_the_reason() -> Result<()> {
 
 #[test]
 fn async_store_away_sessions_go_on_and_recordings_arrive() -> Result<()> {
+    let _alone = crate::support::alone();
     let plans =
         [(Fault::StoreAway(Cut::Silent), 4000, true), (Fault::StoreAway(Cut::Refused), 4000, true)];
     all(&rounds(Mode::Proxy, &plans)?, &WHOLE)
@@ -75,6 +79,7 @@ fn async_store_away_sessions_go_on_and_recordings_arrive() -> Result<()> {
 
 #[test]
 fn sync_store_away_sessions_go_on_and_recordings_arrive() -> Result<()> {
+    let _alone = crate::support::alone();
     let plans =
         [(Fault::StoreAway(Cut::Silent), 4000, true), (Fault::StoreAway(Cut::Refused), 4000, true)];
     all(&rounds(Mode::ProxySync, &plans)?, &WHOLE)
@@ -82,22 +87,26 @@ fn sync_store_away_sessions_go_on_and_recordings_arrive() -> Result<()> {
 
 #[test]
 fn sync_both_killed_and_nothing_acknowledged_is_lost() -> Result<()> {
+    let _alone = crate::support::alone();
     all(&rounds(Mode::ProxySync, &[(Fault::BothKilled, 500, false)])?, &CUT)
 }
 
 #[test]
 fn sync_proxy_disk_full_does_not_concern_anybody() -> Result<()> {
+    let _alone = crate::support::alone();
     all(&rounds(Mode::ProxySync, &[(Fault::DiskFull, 2000, false)])?, &WHOLE)
 }
 
 #[test]
 fn async_disk_full_for_a_moment_sessions_wait_for_room() -> Result<()> {
+    let _alone = crate::support::alone();
     let plans = [(Fault::DiskFull, 1000, false), (Fault::DiskFull, 1500, true)];
     all(&rounds(Mode::Proxy, &plans)?, &WHOLE)
 }
 
 #[test]
 fn async_disk_full_ends_the_strict_and_leaves_named_gaps_in_others() -> Result<()> {
+    let _alone = crate::support::alone();
     let tallies = rounds(Mode::Proxy, &[(Fault::DiskFull, 7000, false)])?;
     for tally in tallies.iter().flatten() {
         let gaps = SESSIONS - STRICT;
@@ -117,10 +126,12 @@ fn chaos(mode: Mode) -> Result<()> {
 
 #[test]
 fn async_chaos() -> Result<()> {
+    let _alone = crate::support::alone();
     chaos(Mode::Proxy)
 }
 
 #[test]
 fn sync_chaos() -> Result<()> {
+    let _alone = crate::support::alone();
     chaos(Mode::ProxySync)
 }

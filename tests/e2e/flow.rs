@@ -297,6 +297,7 @@ fn a_target_that_does_not_read_is_closed_alone() -> Result<()> {
 
 #[test]
 fn two_hundred_sessions_at_once_are_all_recorded() -> Result<()> {
+    let _alone = crate::support::alone();
     const COUNT: usize = 200;
     const BEGINNING: usize = 40;
     let stage = Stage::with("twohundred", &Default::default(), "MaxStartups 500:30:1000")?;

@@ -113,6 +113,7 @@ fn wait_listed(stage: &Stage, state: &str, number: usize) -> Result<Vec<serde_js
 
 #[test]
 fn sync_auth_killed_sessions_end_with_the_reason_and_nothing_is_lost() -> Result<()> {
+    let _alone = crate::support::alone();
     let mut scene = Scene::new("synckill", &options("proxy-sync", "  recording_wait: 3s\n"))?;
     let uploads = scene.stage.cluster.data_dir().join("log/records/multi");
     ensure!(std::fs::read_dir(&uploads)?.count() == SESSIONS, "parts come as they are made");
@@ -149,6 +150,7 @@ fn sync_auth_killed_sessions_end_with_the_reason_and_nothing_is_lost() -> Result
 
 #[test]
 fn sync_auth_frozen_stops_both_directions_and_goes_on_when_it_is_back() -> Result<()> {
+    let _alone = crate::support::alone();
     let scene = Scene::new("syncfreeze", &options("proxy-sync", "  recording_wait: 25s\n"))?;
     let taken = scene.stage.scratch.path().join("taken");
     let line = format!(
@@ -194,6 +196,7 @@ fn sync_auth_frozen_stops_both_directions_and_goes_on_when_it_is_back() -> Resul
 
 #[test]
 fn sync_no_session_starts_without_auth_and_no_target_hears_of_it() -> Result<()> {
+    let _alone = crate::support::alone();
     let stage = Stage::with(
         "syncstart",
         &options("proxy-sync", "  recording_wait: 2s\n"),
@@ -221,6 +224,7 @@ fn sync_no_session_starts_without_auth_and_no_target_hears_of_it() -> Result<()>
 
 #[test]
 fn sync_proxy_killed_leaves_a_truncated_recording() -> Result<()> {
+    let _alone = crate::support::alone();
     let mut scene = Scene::new("syncproxy", &options("proxy-sync", ""))?;
     scene.stage.cluster.proxy.as_mut().context("a proxy")?.kill()?;
     let (mut stage, ended) = scene.finish()?;
@@ -250,6 +254,7 @@ fn noisy(stage: &Stage, user: &Home) -> Result<Outcome> {
 
 #[test]
 fn async_disk_full_ends_strict_sessions_and_leaves_a_gap_in_others() -> Result<()> {
+    let _alone = crate::support::alone();
     let extra = "  recording_spool_bytes: 600000\n  recording_wait: 1s\n";
     let stage = Stage::with("diskfull", &options("proxy", extra), "")?;
     let ann = stage.strict_user()?;
@@ -278,6 +283,7 @@ fn async_disk_full_ends_strict_sessions_and_leaves_a_gap_in_others() -> Result<(
 
 #[test]
 fn async_auth_frozen_sessions_go_on_and_the_disk_that_fills_leaves_a_named_gap() -> Result<()> {
+    let _alone = crate::support::alone();
     let extra = "  recording_spool_bytes: 500000\n  recording_wait: 1s\n";
     let mut options = options("proxy", extra);
     options.global_extra = "  diag_addr: 127.0.0.1:0\n".to_owned();
@@ -344,6 +350,7 @@ fn http_get(address: &str, path: &str) -> Result<String> {
 
 #[test]
 fn a_running_session_keeps_its_mode() -> Result<()> {
+    let _alone = crate::support::alone();
     let stage = Stage::with("modechange", &options("proxy", ""), "")?;
     let end = stage.scratch.path().join("end");
     let line = format!("echo on; until [ -e {} ]; do sleep 0.1; done; echo off", end.display());

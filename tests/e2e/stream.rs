@@ -17,25 +17,30 @@ fn streams(mode: &str, loads: &[Load]) -> Result<()> {
 
 #[test]
 fn off_costs_little() -> Result<()> {
+    let _alone = crate::support::alone();
     streams("off", &[Load::Command])
 }
 
 #[test]
 fn async_command_and_terminal_cost_little() -> Result<()> {
+    let _alone = crate::support::alone();
     streams("proxy", &[Load::Command, Load::Terminal])
 }
 
 #[test]
 fn async_noise_recorded_in_full_costs_little() -> Result<()> {
+    let _alone = crate::support::alone();
     streams("proxy", &[Load::Noise])
 }
 
 #[test]
 fn sync_command_and_terminal_cost_little() -> Result<()> {
+    let _alone = crate::support::alone();
     streams("proxy-sync", &[Load::Command, Load::Terminal])
 }
 
 #[test]
 fn sync_noise_recorded_in_full_costs_little() -> Result<()> {
+    let _alone = crate::support::alone();
     streams("proxy-sync", &[Load::Noise])
 }

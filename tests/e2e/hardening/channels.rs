@@ -74,6 +74,7 @@ async fn ask(handle: Handle<AnyHost>, times: usize) -> Result<()> {
 
 #[test]
 fn refused_channels_leave_nothing_behind() -> Result<()> {
+    let _alone = crate::support::alone();
     let mut stage = Stage::new("refused")?;
     let (home, login) = (stage.joe.clone(), stage.login.clone());
     let address = stage.cluster.address("ssh").to_owned();
@@ -105,6 +106,7 @@ fn narrow_user(stage: &Stage) -> Result<(Home, Guard, std::path::PathBuf)> {
 
 #[test]
 fn forwards_that_a_role_forbids_leave_nothing_behind() -> Result<()> {
+    let _alone = crate::support::alone();
     let mut stage = Stage::new("narrow")?;
     let (home, _agent, socket) = narrow_user(&stage)?;
     let (login, config) = (stage.login.clone(), stage.ssh_config()?);

@@ -203,6 +203,7 @@ fn slow_at_the_web(doors: &Doors) -> Vec<Manner> {
 
 #[test]
 fn slow_clients_of_tls_and_http_are_let_go() -> Result<()> {
+    let _alone = crate::support::alone();
     allow_descriptors()?;
     let (mut stage, diag) = diagnosed("slow-web")?;
     let manners = slow_at_the_web(&Doors::of(&stage, diag));
@@ -238,6 +239,7 @@ fn slow_at_ssh(doors: &Doors) -> Vec<Manner> {
 
 #[test]
 fn idlers_before_a_login_make_room_for_those_who_log_in() -> Result<()> {
+    let _alone = crate::support::alone();
     allow_descriptors()?;
     let (mut stage, diag) = diagnosed("slow-ssh")?;
     let manners = slow_at_ssh(&Doors::of(&stage, diag));
@@ -304,6 +306,7 @@ fn nonsense() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn nonsense_under_every_name_is_let_go() -> Result<()> {
+    let _alone = crate::support::alone();
     allow_descriptors()?;
     let (mut stage, diag) = diagnosed("nonsense")?;
     let doors = Doors::of(&stage, diag);
