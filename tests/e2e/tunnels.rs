@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use shared_testkit::cluster::{Cluster, ClusterOptions, Home};
+use shared_testkit::agent::{AgentOptions, start_agent};
+use shared_testkit::cluster::{ClusterOptions, Home};
 use shared_testkit::process::{command, installed};
 use shared_testkit::{Guard, bin, run, until};
 
@@ -16,14 +17,13 @@ use crate::support::Stage;
 
 /// What an agent that was away has until it is reached again.
 const BACK: Duration = Duration::from_secs(10);
-const TOKEN: &str = "node-join-token-of-the-tests";
 
 fn options(recording: &str, two_processes: bool) -> ClusterOptions {
     let tokens = if two_processes { "" } else { "  tokens:\n" };
     ClusterOptions {
         recording: Some(recording.to_owned()),
         two_processes,
-        auth_extra: format!("{tokens}  - \"node:{TOKEN}\"\n"),
+        auth_extra: format!("{tokens}{}", AgentOptions::TOKENS),
         ..ClusterOptions::default()
     }
 }
@@ -130,28 +130,6 @@ fn carry(mut from: TcpStream, mut to: TcpStream) {
     let _ = from.shutdown(Shutdown::Both);
 }
 
-/// The configuration of an agent that joins by `way`.
-fn agent_config(cluster: &Cluster, name: &str, way: &str, service: &str) -> Result<PathBuf> {
-    let folder = cluster.folder().join(name);
-    std::fs::create_dir_all(&folder)?;
-    let path = folder.join("teleport.yaml");
-    let text = format!(
-        "version: v3\nteleport:\n  nodename: {name}\n  data_dir: {}\n  {way}\n  auth_token: {TOKEN}\n  ca_pin: \"{}\"\n\
-         auth_service:\n  enabled: no\nproxy_service:\n  enabled: no\nssh_service:\n  enabled: yes\n  labels:\n    env: dev\n\
-         {service}",
-        folder.join("data").display(),
-        cluster.ca_pin()?,
-    );
-    std::fs::write(&path, text)?;
-    Ok(path)
-}
-
-fn start_agent(mut teleport: Command, config: &std::path::Path) -> Result<Guard> {
-    let log = config.with_file_name("agent.log");
-    teleport.args(["start", "--config"]).arg(config).env("RUST_LOG", "info");
-    Guard::start("agent", &mut teleport, &log)
-}
-
 /// Runs `echo` on a node until it works, and tells how long that took.
 fn reached(joe: &Home, node: &str, seconds: u64) -> Result<Duration> {
     let since = Instant::now();
@@ -211,7 +189,7 @@ fn an_agent_that_can_only_dial_out_serves_everybody() -> Result<()> {
     let stage = Stage::with("tunnel", &options("node", false), "")?;
     let port = lead(&namespace.host, stage.cluster.port("web"))?;
     let way = format!("proxy_server: {}:{port}", namespace.host);
-    let config = agent_config(&stage.cluster, "inner", &way, "")?;
+    let config = AgentOptions { name: "inner", way, service: "" }.configure(&stage.cluster)?;
     let teleport = namespace.command(bin("teleport"), &stage.cluster.folder().join("inner"));
     let _agent = start_agent(teleport, &config)?;
     reached(&stage.joe, "inner", 60)?;
@@ -227,9 +205,7 @@ fn an_agent_with_an_address_is_dialled_and_takes_stock_clients() -> Result<()> {
     let stage = Stage::with("direct", &options("node", false), "")?;
     let way = format!("auth_server: {}", stage.cluster.address("auth"));
     let service = "  listen_addr: 127.0.0.1:0\n";
-    let config = agent_config(&stage.cluster, "outer", &way, service)?;
-    let teleport = command(bin("teleport"), &stage.cluster.folder().join("outer"));
-    let _agent = start_agent(teleport, &config)?;
+    let _agent = AgentOptions { name: "outer", way, service }.start(&stage.cluster)?;
     reached(&stage.joe, "outer", 60)?;
     serves_everybody(&stage, "outer")?;
     // A stock client that knows the address needs no proxy.
@@ -251,7 +227,7 @@ fn an_agent_comes_back_after_restarts_and_a_cut_link() -> Result<()> {
     let mut stage = Stage::with("comeback", &options("node", true), "")?;
     let port = lead(&namespace.host, stage.cluster.port("web"))?;
     let way = format!("proxy_server: {}:{port}", namespace.host);
-    let config = agent_config(&stage.cluster, "inner", &way, "")?;
+    let config = AgentOptions { name: "inner", way, service: "" }.configure(&stage.cluster)?;
     let folder = stage.cluster.folder().join("inner");
     let start = || start_agent(namespace.command(bin("teleport"), &folder), &config);
     let mut agent = start()?;
@@ -282,9 +258,7 @@ fn a_recording_proxy_goes_through_the_tunnel_and_everything_through_one_port() -
     options.auth_extra.push_str("  proxy_listener_mode: multiplex\n");
     let stage = Stage::with("oneport", &options, "")?;
     let way = format!("proxy_server: {}", stage.cluster.address("web"));
-    let config = agent_config(&stage.cluster, "inner", &way, "")?;
-    let teleport = command(bin("teleport"), &stage.cluster.folder().join("inner"));
-    let _agent = start_agent(teleport, &config)?;
+    let _agent = AgentOptions { name: "inner", way, service: "" }.start(&stage.cluster)?;
     reached(&stage.joe, "inner", 60)?;
     let profile = std::fs::read_dir(stage.joe.folder.join(".tsh"))?
         .flatten()
@@ -305,9 +279,7 @@ fn a_recording_proxy_goes_through_the_tunnel_and_everything_through_one_port() -
 fn clients_without_certificates_have_a_listener_of_their_own() -> Result<()> {
     let stage = Stage::with("listener", &options("node", false), "")?;
     let way = format!("proxy_server: {}", stage.cluster.address("web"));
-    let config = agent_config(&stage.cluster, "inner", &way, "")?;
-    let teleport = command(bin("teleport"), &stage.cluster.folder().join("inner"));
-    let _agent = start_agent(teleport, &config)?;
+    let _agent = AgentOptions { name: "inner", way, service: "" }.start(&stage.cluster)?;
     reached(&stage.joe, "inner", 60)?;
 
     let log = stage.scratch.path().join("listener.log");

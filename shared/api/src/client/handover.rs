@@ -7,8 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
-use shared_transport::{alpn, dial, tls};
-use tokio::io::AsyncWriteExt as _;
+use shared_transport::{alpn, dial, handover, tls};
 use tokio::net::TcpStream;
 
 use super::{Client, ClientError};
@@ -29,12 +28,8 @@ impl Client {
         let mut stream = tls::connect(Arc::new(config), &self.server_name(), stream, limit)
             .await
             .map_err(fault)?;
-        let canonical = SocketAddr::new(client.ip().to_canonical(), client.port());
-        let written = async {
-            stream.write_all(format!("{canonical}\n").as_bytes()).await?;
-            stream.flush().await
-        };
-        written.await.map_err(|source| fault(tls::TlsError::Handshake(source)))?;
+        let announced = handover::announce(&mut stream, client).await;
+        announced.map_err(|source| fault(tls::TlsError::Handshake(source)))?;
         Ok(stream)
     }
 }

@@ -168,17 +168,20 @@ impl AuthService {
             .map_err(|error| sign_error("tls_public_key", error))?;
 
         let valid_until = now + chrono::Duration::from_std(ttl).unwrap_or_default();
-        let event = events::cert_create(shared_events::Identity {
-            user: subject.user.to_string(),
-            roles: names.iter().map(ToString::to_string).collect(),
-            logins: logins.iter().map(ToString::to_string).collect(),
-            expires: valid_until.into(),
-            route_to_cluster: self.cluster().to_string(),
-            teleport_cluster: self.cluster().to_string(),
-            traits: (&subject.traits).into(),
-            client_ip: subject.address.map(|address| address.to_string()).unwrap_or_default(),
-            ..shared_events::Identity::default()
-        });
+        let event = events::cert_create(
+            "user",
+            shared_events::Identity {
+                user: subject.user.to_string(),
+                roles: names.iter().map(ToString::to_string).collect(),
+                logins: logins.iter().map(ToString::to_string).collect(),
+                expires: valid_until.into(),
+                route_to_cluster: self.cluster().to_string(),
+                teleport_cluster: self.cluster().to_string(),
+                traits: (&subject.traits).into(),
+                client_ip: subject.address.map(|address| address.to_string()).unwrap_or_default(),
+                ..shared_events::Identity::default()
+            },
+        );
         let reply = LoginReply {
             username: subject.user,
             ssh_cert,

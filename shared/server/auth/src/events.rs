@@ -103,10 +103,10 @@ pub(crate) fn refused(
     .into()
 }
 
-/// A user certificate.
-pub(crate) fn cert_create(identity: Identity) -> AuditEvent {
+/// A certificate for a user, by the authority of this kind.
+pub(crate) fn cert_create(authority: &str, identity: Identity) -> AuditEvent {
     let authority = CertificateAuthorityMetadata {
-        authority_type: "user".to_owned(),
+        authority_type: authority.to_owned(),
         domain: identity.teleport_cluster.clone(),
         ..CertificateAuthorityMetadata::default()
     };

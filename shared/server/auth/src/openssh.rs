@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use server_core::access::{self, SshRequest, Via, check_ssh};
 use server_core::{AccessRefused, Reach};
 use shared_api::{ClusterState, HostCertReply, OpensshUserRequest};
-use shared_events::{AuditEvent, CertificateAuthorityMetadata, CertificateCreate};
+use shared_events::AuditEvent;
 use shared_pki::verify::SshVerifier;
 use shared_pki::{Cidr, Identity, OpensshUserSpec};
 use shared_types::{HostId, HostName, Login};
@@ -114,11 +114,6 @@ fn made(
     valid_until: DateTime<Utc>,
 ) -> AuditEvent {
     let cluster = identity.cluster.to_string();
-    let authority = CertificateAuthorityMetadata {
-        authority_type: "openssh".to_owned(),
-        domain: cluster.clone(),
-        ..CertificateAuthorityMetadata::default()
-    };
     let identity = shared_events::Identity {
         user: identity.user.to_string(),
         roles: identity.roles.iter().map(ToString::to_string).collect(),
@@ -130,11 +125,5 @@ fn made(
         client_ip: client.to_canonical().to_string(),
         ..shared_events::Identity::default()
     };
-    CertificateCreate {
-        cert_type: "user".to_owned(),
-        identity,
-        certificate_authority: Some(authority),
-        ..CertificateCreate::default()
-    }
-    .into()
+    events::cert_create("openssh", identity)
 }

@@ -1,7 +1,6 @@
 //! The API over HTTP: connections, who asks, routes.
 
 mod extract;
-mod handover;
 mod peer;
 mod reply;
 mod routes;

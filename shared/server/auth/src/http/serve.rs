@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use axum::Router;
 use server_core::http::HttpLimits;
-use shared_transport::{AcceptLimits, Drained, alpn};
+use shared_transport::{AcceptLimits, Drained, alpn, handover};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::handover::client_address;
 use super::peer::Peer;
 use crate::service::AuthService;
 
@@ -72,7 +71,7 @@ impl AuthServer {
             tracing::warn!(peer = %address, "only a proxy hands connections over");
             return;
         }
-        let Some(client) = client_address(&mut tls).await else {
+        let Some(client) = handover::client_address(&mut tls).await else {
             tracing::debug!(peer = %address, "no client's address");
             return;
         };
