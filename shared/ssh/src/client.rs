@@ -14,7 +14,6 @@ mod forward;
 mod host;
 mod inner;
 mod outer;
-mod prefixed;
 mod queue;
 mod session;
 
@@ -31,4 +30,6 @@ pub use forward::{ForwardError, Listening, LocalForward};
 pub use inner::{AgentSource, TargetConn, TargetOptions};
 pub use outer::{ProxyConn, ProxyOptions, TargetStream, proxy_request};
 pub use queue::{ByteQueue, Shortcut};
-pub use session::{Control, PtyRequest, SessionEnd, SessionIo, SessionRequest, Start, WindowSize};
+pub use session::{
+    Control, OnStart, PtyRequest, SessionEnd, SessionIo, SessionRequest, Start, WindowSize,
+};

@@ -14,6 +14,7 @@ mod elastic;
 pub mod fuzz;
 mod guard;
 pub mod node;
+mod prefixed;
 pub mod relay;
 pub mod server;
 pub mod signer;

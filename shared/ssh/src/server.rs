@@ -17,7 +17,7 @@ pub use config::{
     CipherOverrideError, HostIdentityKey, INNER_PACKET, ServerLimits, check_cipher_names,
     ciphers_for, inner_server_config, local_server_config, server_config,
 };
-pub use ident::{ClientIdent, Prefixed};
+pub use ident::ClientIdent;
 pub use login::{AuthGate, Login};
 pub use outer::{AgentSource, OuterService, OuterSession, SubsystemReply, serve_outer};
 pub use request::{ProxyRequest, RequestError, Subsystem};

@@ -13,11 +13,12 @@ use russh::client::{self, AuthResult};
 use russh::keys::PublicKeyOrCertificate;
 use russh::keys::ssh_key::{Algorithm, Certificate, EcdsaCurve, HashAlg, PrivateKey, PublicKey};
 use russh::{Channel, Preferred, SshId, cipher, compression, kex, mac};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::elastic::Elastic;
-use crate::server::{ClientIdent, INNER_PACKET, Prefixed};
+use crate::prefixed::Prefixed;
+use crate::server::{ClientIdent, INNER_PACKET};
 use crate::signer::{AgentError, ForwardedAgent, HostboundSigner};
 
 /// How many certificates of an agent a target is shown.
@@ -26,6 +27,8 @@ pub const MAX_ATTEMPTS: usize = 4;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many bytes a target may send in front of its identification (RFC 4253 §4.2).
 const MAX_PREAMBLE: usize = 16 * 1024;
+/// What we say of ourselves (RFC 4253 §4.2).
+const IDENT: &str = "SSH-2.0-Gatehouse\r\n";
 /// Agent channels of a target waiting for the client, beyond which new ones are refused.
 const AGENT_BACKLOG: usize = 8;
 
@@ -189,7 +192,7 @@ fn preferred() -> Preferred {
 
 fn config() -> client::Config {
     client::Config {
-        client_id: SshId::Standard(Cow::Borrowed("SSH-2.0-Gatehouse")),
+        client_id: SshId::Raw(Cow::Borrowed(IDENT)),
         preferred: preferred(),
         keepalive_interval: Some(Duration::from_secs(300)),
         keepalive_max: 3,
@@ -199,10 +202,15 @@ fn config() -> client::Config {
     }
 }
 
-/// Reads what a target says up to the end of its identification, and gives the stream back with those bytes in front.
-async fn read_ident<S: AsyncRead + Unpin>(
+/// Exchanges identifications: says ours, and reads what a target says up to the end of its own. Gives the stream back as
+/// if neither had happened. Ours goes first, since there are servers that wait for it.
+async fn identify<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
 ) -> Result<(String, Prefixed<S>), TargetError> {
+    // What it said before it went is read all the same.
+    if stream.write_all(IDENT.as_bytes()).await.is_ok() {
+        let _ = stream.flush().await;
+    }
     let mut seen = Vec::with_capacity(256);
     let mut line_start = 0;
     loop {
@@ -229,7 +237,7 @@ async fn read_ident<S: AsyncRead + Unpin>(
                     return Err(TargetError::NotSsh);
                 }
                 let ident = String::from_utf8_lossy(line).trim_end().to_owned();
-                return Ok((ident, Prefixed::new(seen, stream)));
+                return Ok((ident, Prefixed::new(seen.into(), stream).having_said(IDENT.len())));
             }
             line_start += end + 1;
         }
@@ -290,7 +298,7 @@ where
     let allow_agent = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let handler = TargetHandler { host, agents: to_agents, allow_agent: Arc::clone(&allow_agent) };
     let exchange = async {
-        let (ident, stream) = read_ident(stream).await?;
+        let (ident, stream) = identify(stream).await?;
         let handle =
             client::connect_stream(Arc::new(config()), Elastic::new(stream), handler).await?;
         Ok::<_, TargetError>((ident, handle))
@@ -481,7 +489,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(256);
         far.write_all(b"Exceeded MaxStartups\r\n").await.unwrap();
         drop(far);
-        let err = read_ident(near).await.err().unwrap();
+        let err = identify(near).await.err().unwrap();
         assert_eq!(err.to_string(), "ssh: handshake failed: EOF");
     }
 
@@ -490,7 +498,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(256);
         far.write_all(b"hello\r\nSSH-2.0-OpenSSH_9.2\r\nrest").await.unwrap();
         drop(far);
-        let (ident, mut stream) = read_ident(near).await.unwrap();
+        let (ident, mut stream) = identify(near).await.unwrap();
         assert_eq!(ident, "SSH-2.0-OpenSSH_9.2");
         let mut all = String::new();
         stream.read_to_string(&mut all).await.unwrap();
@@ -501,6 +509,6 @@ mod tests {
     async fn an_endless_banner_ends() {
         let (near, mut far) = tokio::io::duplex(1024);
         tokio::spawn(async move { while far.write_all(&[b'x'; 512]).await.is_ok() {} });
-        assert!(matches!(read_ident(near).await, Err(TargetError::NotSsh)));
+        assert!(matches!(identify(near).await, Err(TargetError::NotSsh)));
     }
 }

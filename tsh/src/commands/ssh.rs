@@ -14,7 +14,7 @@ mod terminal;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shared_cli::{CliError, ExitCode, RawMode};
@@ -170,26 +170,29 @@ async fn session(args: &SshArgs, connected: &Connected) -> Result<ExitCode, CliE
     let stdout = Output::stdout();
     let stderr = Output::stderr();
     let raw_wanted = wants_pty && interactive;
-    let (started, has_started) = oneshot::channel();
     // Not before something runs there: until then what is typed may be the answer to a question.
     let (read_on, may_read) = oneshot::channel();
+    // Raw only while something runs there, so that Ctrl-C ends a login that takes long. Restored when dropped, on
+    // every way out of here.
+    let raw = Arc::new(Mutex::new(None));
+    let started = {
+        let raw = Arc::clone(&raw);
+        move || {
+            if raw_wanted {
+                *raw.lock().unwrap_or_else(PoisonError::into_inner) = RawMode::enter().ok();
+            }
+            read_on.send(()).ok();
+        }
+    };
     let io = SessionIo {
         stdin: read_stdin((raw_wanted && !args.no_escapes).then(|| control.clone()), may_read),
         stdout: stdout.queue(),
         stderr: stderr.queue(),
         control: control_receiver,
-        started: Some(started),
-    };
-    // Raw only while something runs there, so that Ctrl-C ends a login that takes long.
-    let raw = async {
-        has_started.await.ok()?;
-        let raw = if raw_wanted { RawMode::enter().ok() } else { None };
-        read_on.send(()).ok();
-        raw
+        started: Some(Box::new(started)),
     };
     let watcher = tokio::spawn(watch(control, wants_pty, Signals::new()?));
-    // Restored when dropped, on every way out of here.
-    let (end, raw) = tokio::join!(connected.target.run_session(request, io), raw);
+    let end = connected.target.run_session(request, io).await;
     let signalled = if watcher.is_finished() { watcher.await.ok() } else { None };
     // What the server sent is shown before the prompt comes back; not to a reader who does not read,
     // though, once the user gave up.

@@ -48,8 +48,9 @@ struct Turn<'a>(&'a Reading, SessionId);
 impl Reading {
     /// One at a time for a session: reading a large one takes longer than its recorder waits before it asks again.
     fn begin(&self, session: SessionId) -> Option<Turn<'_>> {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.insert(session).then_some(Turn(self, session))
+        let begun = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(session);
+        // Made only for whose turn it is: dropping a turn ends it.
+        begun.then(|| Turn(self, session))
     }
 }
 
@@ -226,4 +227,19 @@ fn read_through<R: std::io::Read>(
         time: 0,
     });
     Arrived { state, received, end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_one_turn_at_a_time() {
+        let (reading, session) = (Reading::default(), SessionId::random());
+        let turn = reading.begin(session).unwrap();
+        assert!(reading.begin(session).is_none() && reading.begin(session).is_none());
+        assert!(reading.begin(SessionId::random()).is_some());
+        drop(turn);
+        assert!(reading.begin(session).is_some());
+    }
 }

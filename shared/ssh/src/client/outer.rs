@@ -17,9 +17,9 @@ use super::config::{client_config, printable};
 use super::error::{ConnectError, Leg};
 use super::host::HostCheck;
 use super::inner::GOODBYE;
-use super::prefixed::Prefixed;
 use crate::agent::{AgentKey, EmbeddedAgent, serve};
 use crate::elastic::Elastic;
+use crate::prefixed::Prefixed;
 
 /// How long a refused request may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(2);

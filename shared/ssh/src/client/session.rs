@@ -93,8 +93,10 @@ pub enum Control {
     Close,
 }
 
+/// What is done when the shell or command runs, before any of its output is passed on.
+pub type OnStart = Box<dyn FnOnce() + Send>;
+
 /// The caller's ends of a session.
-#[derive(Debug)]
 pub struct SessionIo {
     /// Input; closing it is end of file.
     pub stdin: mpsc::Receiver<Bytes>,
@@ -104,8 +106,8 @@ pub struct SessionIo {
     pub stderr: Arc<ByteQueue>,
     /// Sizes and signals. Before the command runs, a signal gives up.
     pub control: mpsc::Receiver<Control>,
-    /// Told when the shell or command runs: the time to put the terminal into raw mode.
-    pub started: Option<oneshot::Sender<()>>,
+    /// The time to put the terminal into raw mode. Must not block.
+    pub started: Option<OnStart>,
 }
 
 /// How a session ended.
@@ -173,10 +175,7 @@ impl TargetConn {
         let run = async {
             if running.until_started().await? {
                 if let Some(started) = io.started {
-                    // The caller may not care.
-                    let _ = started.send(());
-                    // Who waits beside this future acts on it before output comes.
-                    tokio::task::yield_now().await;
+                    started();
                 }
                 tasks.0.push(tokio::spawn(send_input(io.stdin, Arc::clone(&write))));
             }

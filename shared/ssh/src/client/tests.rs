@@ -301,7 +301,7 @@ async fn closing_a_session_whose_command_goes_on_does_not_wait_for_it() {
         stdout,
         stderr,
         control: control_receiver,
-        started: Some(started),
+        started: Some(Box::new(|| started.send(()).unwrap())),
     };
     let closing = async {
         has_started.await.unwrap();

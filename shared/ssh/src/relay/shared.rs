@@ -51,7 +51,8 @@ impl<'a> Counted<'a> {
                 (now < limit).then_some(now + 1)
             })
             .is_ok();
-        counted.then_some(Self(counter))
+        // Made only for what was counted: dropping one counts down.
+        counted.then(|| Self(counter))
     }
 }
 
@@ -317,5 +318,21 @@ impl<S: InnerService> Channels for Shared<S> {
     async fn end_all(&self, text: &str) {
         let sessions: Vec<_> = lock(&self.sessions).values().cloned().collect();
         futures::future::join_all(sessions.iter().map(|session| session.end_with(text))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_one_frees_no_place() {
+        let counter = AtomicUsize::new(0);
+        let first = Counted::new(&counter, 1);
+        assert!(first.is_some());
+        assert!(Counted::new(&counter, 1).is_none() && Counted::new(&counter, 1).is_none());
+        drop(first);
+        assert!(Counted::new(&counter, 1).is_some());
+        assert_eq!(counter.load(Ordering::Acquire), 0);
     }
 }

@@ -1,11 +1,5 @@
 //! A peer's identification line (RFC 4253 §4.2), read ahead of the handshake.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
 /// What an identification says of the software behind it. A hint for choosing algorithms, never for trust.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientIdent {
@@ -34,73 +28,6 @@ impl ClientIdent {
     }
 }
 
-/// A stream with bytes put back in front.
-#[derive(Debug)]
-pub struct Prefixed<S> {
-    head: Vec<u8>,
-    at: usize,
-    stream: S,
-}
-
-impl<S> Prefixed<S> {
-    /// `head` is read before anything of `stream`.
-    pub fn new(head: Vec<u8>, stream: S) -> Self {
-        Self { head, at: 0, stream }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let rest = this.head.get(this.at..).unwrap_or_default();
-        if rest.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
-        }
-        let len = rest.len().min(buf.remaining());
-        buf.put_slice(rest.get(..len).unwrap_or_default());
-        this.at += len;
-        if this.at == this.head.len() {
-            this.head = Vec::new();
-            this.at = 0;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,14 +47,5 @@ mod tests {
         ] {
             assert_eq!(ClientIdent::parse(line).openssh, version, "{line}");
         }
-    }
-
-    #[tokio::test]
-    async fn what_was_read_comes_first() {
-        use tokio::io::AsyncReadExt;
-        let mut stream = Prefixed::new(b"SSH-2.0-x\r\n".to_vec(), &b"more"[..]);
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).await.unwrap();
-        assert_eq!(all, b"SSH-2.0-x\r\nmore");
     }
 }

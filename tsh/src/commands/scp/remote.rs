@@ -62,7 +62,8 @@ async fn carry(
         stdout: Arc::clone(&stdout),
         stderr: Arc::clone(&stderr),
         control,
-        started: Some(started),
+        // Who asked may have given up.
+        started: Some(Box::new(|| drop(started.send(())))),
     };
     let start = Start::Subsystem("sftp".to_owned());
     let request = SessionRequest { pty: None, env: Vec::new(), start };
