@@ -64,6 +64,8 @@ pub enum Command {
     /// List SSH servers of the cluster, and let new ones in
     #[command(visible_alias = "node")]
     Nodes(commands::nodes::NodesArgs),
+    /// List the databases that agents serve
+    Db(commands::db::DbArgs),
     /// List the processes that serve the cluster
     Inventory(commands::inventory::InventoryArgs),
     /// Stop a user, a role, a login, a node or a proxy at once
@@ -137,6 +139,7 @@ fn connected(global: &GlobalArgs, command: Command) -> Result<ExitCode, CliError
             Command::Users(args) => commands::users::run(&connection, args).await,
             Command::Tokens(args) => commands::tokens::run(&connection, args).await,
             Command::Nodes(args) => commands::nodes::run(&connection, args).await,
+            Command::Db(args) => commands::db::run(&connection, args).await,
             Command::Inventory(args) => commands::inventory::run(&connection, args).await,
             Command::Lock(args) => commands::lock::run(&connection, args).await,
             Command::Get(args) => commands::resources::get(&connection, &args).await,

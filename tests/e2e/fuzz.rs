@@ -334,6 +334,25 @@ fn file_copies() -> Result<()> {
 
 /// The control: a promise that is broken is seen.
 #[test]
+fn redis() -> Result<()> {
+    let said: [&[u8]; 5] = [
+        b"\x03*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\na\x00\r\nb\r\n*1\r\n$4\r\nPING\r\n",
+        b"\x05SET k \"a b\\x00\" 'it\\'s'\r\n\r\nAUTH alice pw\n*0\r\n",
+        b"\x02*6\r\n$7\r\nMIGRATE\r\n$1\r\nh\r\n$1\r\n1\r\n$1\r\nk\r\n$1\r\n0\r\n$1\r\n9\r\n",
+        b"\x07*4\r\n$6\r\nCONFIG\r\n$3\r\nSET\r\n$11\r\nrequirepass\r\n$2\r\npw\r\n",
+        b"\x09MULTI\r\nCLIENT REPLY OFF\r\nSUBSCRIBE a b\r\nEXEC\r\n",
+    ];
+    fuzz(shared_wire::redis::fuzz::redis_commands, &said.map(<[u8]>::to_vec))?;
+    let heard: [&[u8]; 4] = [
+        b"\x03+OK\r\n-ERR no\r\n:12\r\n$3\r\nabc\r\n$-1\r\n*2\r\n$1\r\na\r\n*1\r\n-ERR x\r\n",
+        b"\x04%2\r\n+a\r\n:1\r\n+b\r\n~1\r\n#t\r\n|1\r\n+ttl\r\n:1\r\n_\r\n(123\r\n=5\r\ntxt:a\r\n!3\r\nERR\r\n",
+        b"\x05*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n",
+        b"\x06>2\r\n+invalidate\r\n_\r\n+1.5 [0 127.0.0.1:1] \"GET\" \"k\"\r\n",
+    ];
+    fuzz(shared_wire::redis::fuzz::redis_replies, &heard.map(<[u8]>::to_vec))
+}
+
+#[test]
 fn a_target_that_panics_is_told() {
     let picky = |data: &[u8]| assert!(!data.contains(&0xff));
     assert!(fuzz(picky, &[b"seed".to_vec()]).is_err());

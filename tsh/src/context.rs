@@ -73,6 +73,10 @@ pub struct NewLogin {
     pub web_proxy_addr: String,
     /// The proxy's SSH address.
     pub ssh_proxy_addr: String,
+    /// Where PostgreSQL clients connect; empty where that is the web address.
+    pub postgres_proxy_addr: String,
+    /// Where MySQL clients connect; empty where there is no such port.
+    pub mysql_proxy_addr: String,
     /// Whether one port serves everything.
     pub tls_routing: bool,
     /// The key whose certificate is in the reply.
@@ -264,13 +268,15 @@ impl Ctx {
     /// Stores a login and makes it the current one.
     pub fn save_login(&self, login: &NewLogin) -> Result<Profile, CliError> {
         let reply = &login.reply;
-        let profile = Profile::new(
+        let mut profile = Profile::new(
             login.web_proxy_addr.clone(),
             login.ssh_proxy_addr.clone(),
             reply.username.clone(),
             reply.cluster.clone(),
             login.tls_routing,
         );
+        profile.postgres_proxy_addr.clone_from(&login.postgres_proxy_addr);
+        profile.mysql_proxy_addr.clone_from(&login.mysql_proxy_addr);
         let write = |path: std::path::PathBuf, text: &str| {
             self.dir.write_secret(&path, text.as_bytes()).map_err(config_error)
         };
@@ -325,6 +331,9 @@ impl Ctx {
         if let Ok(Some(login)) = self.login_of(profile) {
             unload_from_running_agent(&login.ssh_cert, &profile.user).await.ok();
         }
+        for database in self.dir.databases(profile).map_err(config_error)? {
+            crate::commands::db::forget(&self.dir, profile, &database)?;
+        }
         self.dir.remove(profile).map_err(config_error)
     }
 
@@ -341,6 +350,24 @@ impl Ctx {
         self.dir
             .write_secret(&self.dir.hosts_path(&profile), (hosts.join("\n") + "\n").as_bytes())
             .ok();
+    }
+
+    /// Keeps the names of all databases for completion.
+    pub fn remember_databases<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        let Ok(Some(profile)) = self.current_profile() else { return };
+        let names: Vec<&str> = names.take(MOST_HOSTS).collect();
+        let path = self.dir.database_names_path(&profile);
+        self.dir.write_secret(&path, (names.join("\n") + "\n").as_bytes()).ok();
+    }
+
+    /// Names of databases kept for completion.
+    pub fn remembered_databases(&self) -> Vec<String> {
+        let Ok(Some(profile)) = self.current_profile() else { return Vec::new() };
+        let path = self.dir.database_names_path(&profile);
+        let text = self.dir.read_secret(&path).ok().flatten().unwrap_or_default();
+        // A name is one word of a command line.
+        let plain = |line: &&str| !line.is_empty() && !line.contains(char::is_control);
+        text.lines().filter(plain).map(str::to_owned).collect()
     }
 
     /// Host names kept for completion, the newest first.

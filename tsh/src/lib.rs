@@ -94,6 +94,8 @@ pub enum Command {
     Scp(commands::scp::ScpArgs),
     /// Lead other programs through the proxy
     Proxy(commands::proxy::ProxyArgs),
+    /// Reach databases with their own clients
+    Db(commands::db::DbArgs),
     /// Print an OpenSSH client configuration
     Config(commands::config::ConfigArgs),
     /// Offer the certificates on an ssh-agent socket
@@ -145,6 +147,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, CliErro
         Command::Scp(args) => wait(commands::scp::run(&ctx, args)),
         Command::Proxy(args) => {
             wait_on(Builder::new_current_thread(), commands::proxy::run(&ctx, args))
+        }
+        Command::Db(args) => {
+            wait_on(Builder::new_current_thread(), commands::db::run(&ctx, args))
         }
         Command::Agent(args) => wait(commands::agent::run(&ctx, args)),
     }

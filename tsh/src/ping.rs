@@ -36,9 +36,29 @@ pub struct PingProxy {
     /// SSH addresses.
     #[serde(default)]
     pub ssh: PingSsh,
+    /// Addresses for clients of databases.
+    #[serde(default)]
+    pub db: PingDb,
     /// Whether one port serves everything.
     #[serde(default)]
     pub tls_routing_enabled: bool,
+}
+
+/// Part of [`Ping`]: where the proxy has ports of their own for databases.
+#[derive(Debug, Default, Deserialize)]
+pub struct PingDb {
+    /// Where it listens for PostgreSQL.
+    #[serde(default)]
+    pub postgres_listen_addr: String,
+    /// Where users reach that.
+    #[serde(default)]
+    pub postgres_public_addr: String,
+    /// Where it listens for MySQL.
+    #[serde(default)]
+    pub mysql_listen_addr: String,
+    /// Where users reach that.
+    #[serde(default)]
+    pub mysql_public_addr: String,
 }
 
 /// Part of [`Ping`].
@@ -58,6 +78,28 @@ impl Ping {
         [&self.proxy.ssh.ssh_public_addr, &self.proxy.ssh.listen_addr]
             .into_iter()
             .find_map(|addr| addr.rsplit(':').next()?.parse().ok())
+    }
+}
+
+impl PingDb {
+    /// Where clients of PostgreSQL connect, for users who know the proxy as `proxy`; empty where that is the web port.
+    pub fn postgres(&self, proxy: &ProxyAddr) -> String {
+        public(&self.postgres_public_addr, &self.postgres_listen_addr, proxy)
+    }
+
+    /// The same for MySQL; empty where there is no such port.
+    pub fn mysql(&self, proxy: &ProxyAddr) -> String {
+        public(&self.mysql_public_addr, &self.mysql_listen_addr, proxy)
+    }
+}
+
+/// The public address; else the listener's port on the host that the user knows.
+fn public(public: &str, listen: &str, proxy: &ProxyAddr) -> String {
+    let port = |addr: &str| addr.rsplit(':').next()?.parse::<u16>().ok().filter(|port| *port > 0);
+    match (port(public), port(listen)) {
+        (Some(_), _) => public.to_owned(),
+        (None, Some(port)) => proxy.join(port),
+        (None, None) => String::new(),
     }
 }
 
@@ -170,6 +212,20 @@ async fn ping(addr: &str, host: &str, insecure: bool) -> Result<Ping, CliError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_for_databases() {
+        let proxy: ProxyAddr = "p.example.com:443".parse().unwrap();
+        let ping = PingDb {
+            postgres_public_addr: "pg.example.com:5432".to_owned(),
+            postgres_listen_addr: "0.0.0.0:5433".to_owned(),
+            mysql_listen_addr: "[::]:3036".to_owned(),
+            ..PingDb::default()
+        };
+        assert_eq!(ping.postgres(&proxy), "pg.example.com:5432");
+        assert_eq!(ping.mysql(&proxy), "p.example.com:3036");
+        assert_eq!(PingDb::default().mysql(&proxy), "");
+    }
 
     #[test]
     fn addresses_as_users_write_them() {

@@ -14,6 +14,7 @@ const HEIGHTS: &[(&str, u8)] = &[
     ("shared-events", 1),
     ("shared-pki", 1),
     ("shared-authz", 1),
+    ("shared-wire", 1),
     ("shared-recording", 2),
     ("shared-transfer", 2),
     ("shared-transport", 2),
@@ -28,6 +29,8 @@ const HEIGHTS: &[(&str, u8)] = &[
     ("server-auth", 6),
     ("server-proxy", 6),
     ("server-ssh", 6),
+    ("server-db", 6),
+    ("local-proxy", 4),
     ("tsh", 7),
     ("tctl", 7),
     ("server-daemon", 7),
@@ -41,7 +44,7 @@ const SINGLE_HOMES: &[(&str, &[&str])] = &[
     ("russh", &["shared-ssh", "shared-pki"]),
     ("datafusion", &["server-query"]),
     ("sqlx", &["server-store"]),
-    ("object_store", &["server-store"]),
+    ("object_store", &["server-store", "server-db"]),
     ("indicatif", &["shared-cli"]),
 ];
 
@@ -57,6 +60,7 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
             "server-auth",
             "server-proxy",
             "server-ssh",
+            "server-db",
         ],
     ),
     (
@@ -69,6 +73,7 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
             "server-auth",
             "server-proxy",
             "server-ssh",
+            "server-db",
         ],
     ),
     ("server-daemon", &["datafusion"]),

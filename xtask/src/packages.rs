@@ -38,6 +38,10 @@ pub(crate) const TEST: &[Need] = &[
     need("plink", "putty-tools"),
     need("dbclient", "dropbear-bin"),
     need("/usr/lib/x86_64-linux-gnu/libnss_wrapper.so", "libnss-wrapper"),
+    need("redis-server", "redis-server"),
+    need("redis-cli", "redis-tools"),
+    need("java", "default-jre-headless"),
+    need("mvn", "maven"),
 ];
 
 /// For the benchmarks.
@@ -142,6 +146,42 @@ pub(crate) fn stores() -> Result<()> {
     }
     Ok(())
 }
+
+/// DynamoDB Local, by Maven, into the cache that outlives the build folder.
+pub(crate) fn dynamodb() -> Result<()> {
+    let folder = shared_testkit::DynamoDb::libraries();
+    if folder.is_dir() {
+        return Ok(());
+    }
+    eprintln!("bringing DynamoDB Local");
+    let scratch = folder.with_extension("coming");
+    std::fs::create_dir_all(&scratch)?;
+    std::fs::write(scratch.join("pom.xml"), DYNAMODB)?;
+    let mut maven = Command::new("mvn");
+    maven.current_dir(&scratch).args(["-q", "-B", "dependency:copy-dependencies"]);
+    match succeed(maven.args(["-DoutputDirectory=lib", "-DincludeScope=runtime"])) {
+        // The name appears when it is whole.
+        Ok(()) => std::fs::rename(scratch.join("lib"), &folder)?,
+        Err(error) if std::env::var_os("CI").is_some() => {
+            return Err(error.context("bring DynamoDB Local, for which Maven is needed"));
+        }
+        Err(error) => eprintln!("skipped: DynamoDB Local: {error:#}; its tests do nothing"),
+    }
+    std::fs::remove_dir_all(&scratch).ok();
+    Ok(())
+}
+
+/// The project whose only dependency it is.
+const DYNAMODB: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>test</groupId><artifactId>tools</artifactId><version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>com.amazonaws</groupId><artifactId>DynamoDBLocal</artifactId><version>2.6.1</version>
+    </dependency>
+  </dependencies>
+</project>
+"#;
 
 fn present(program: &str) -> bool {
     if program.starts_with('/') {

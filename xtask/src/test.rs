@@ -12,7 +12,8 @@ use crate::{completions, layers, packages, run};
 pub(crate) fn run(args: &[String]) -> Result<()> {
     packages::install(packages::TEST)?;
     packages::stores()?;
-    let tools = packages::python(&["ssh-audit", "paramiko", "asyncssh"])?;
+    packages::dynamodb()?;
+    let tools = packages::python(&["ssh-audit", "paramiko", "asyncssh", "redis", "boto3"])?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(tools).chain(std::env::split_paths(&path)))?;
     layers::check()?;

@@ -20,6 +20,12 @@ pub const PRESENCE_LIFE: Duration = Duration::from_secs(600);
 pub const PRESENCE_AGAIN: Duration = Duration::from_secs(60);
 /// Most nodes of a cluster.
 pub const MAX_NODES: usize = 20_000;
+/// Most databases that one host serves.
+pub const MAX_DATABASES: usize = 10_000;
+/// Most databases that all hosts serve together; one that several serve counts as often.
+pub const MAX_SERVED: usize = 50_000;
+/// Largest report of what a host serves, in bytes of its JSON.
+pub const MAX_PRESENCE: usize = 3 * 1024 * 1024;
 /// How long the auth service holds a `cluster-state` request that has nothing new to say.
 pub const STATE_WAIT: Duration = Duration::from_secs(25);
 /// Most host names in one certificate request.

@@ -25,6 +25,14 @@ pub const NODES: &str = "/v1/nodes";
 pub const NODE_VIEW: &str = "/v1/node-view";
 /// `PUT`, role Node: the caller is there. `DELETE`: it goes.
 pub const PRESENCE_NODE: &str = "/v1/presence/node";
+/// `GET` `?search&labels&query`: databases the caller may reach.
+pub const DATABASES: &str = "/v1/databases";
+/// `PUT`, role Db: what the caller serves now. `DELETE`: it serves nothing any more.
+pub const PRESENCE_DB: &str = "/v1/presence/db";
+/// `POST`, role Db: a certificate by which the caller meets a database as one of its users.
+pub const CERTS_DATABASE: &str = "/v1/certs/database";
+/// `POST`: `tctl auth sign --format=db` and its like.
+pub const CERTS_DATABASE_SERVER: &str = "/v1/certs/database-server";
 /// `GET`: the processes that serve the cluster.
 pub const INVENTORY: &str = "/v1/inventory";
 /// `GET` lists, `POST` creates (`?force=true` replaces).

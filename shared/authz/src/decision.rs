@@ -77,6 +77,21 @@ pub enum DenyReason {
     /// No role admits the host.
     #[error("no role admits the host")]
     NoHost,
+    /// No role admits the database.
+    #[error("no role admits the database")]
+    NoDatabase,
+    /// No role that admits the database allows the user of it.
+    #[error("no role allows the database user {user:?} there")]
+    NoDbUser {
+        /// The user.
+        user: String,
+    },
+    /// No role that admits the database and the user allows the name.
+    #[error("no role allows the database name {name:?} there")]
+    NoDbName {
+        /// The name.
+        name: String,
+    },
     /// The host's address was not looked up.
     #[error("the host's address is not known")]
     Unresolved,

@@ -8,6 +8,7 @@
 
 pub mod address;
 mod condition;
+mod database;
 mod decision;
 mod label;
 mod options;
@@ -18,7 +19,8 @@ mod validate;
 mod verb;
 
 pub use address::AddressClass;
-pub use condition::{Condition, ConditionError, Query, WhereCtx};
+pub use condition::{Condition, ConditionError, Query, Queried, WhereCtx};
+pub use database::{DbTarget, Names};
 pub use decision::{Decision, DenyReason, RuleId};
 pub use label::{LabelMatcher, PatternError};
 pub use options::MergedOptions;

@@ -33,6 +33,8 @@ pub struct MergedOptions {
     pub disconnect_expired_cert: Option<bool>,
     /// What happens when an SSH session cannot be recorded: the strictest.
     pub record_session_ssh: Strictness,
+    /// What happens when a session with a database cannot be recorded: the strictest.
+    pub record_session_db: Strictness,
     /// What happens when locks are not up to date; `None` leaves it to the cluster.
     pub lock: Option<Strictness>,
     /// Sessions per connection: the lowest.
@@ -112,6 +114,7 @@ impl MergedOptions {
                 .filter_map(|options| options.disconnect_expired_cert)
                 .reduce(|a, b| a || b),
             record_session_ssh: all().map(record_session_ssh).max().unwrap_or(Strictness::Strict),
+            record_session_db: all().map(record_session_db).max().unwrap_or(Strictness::Strict),
             lock: all().filter_map(|options| options.lock).max(),
             max_sessions: lowest(|options| options.max_sessions),
             max_connections: lowest(|options| options.max_connections),
@@ -129,6 +132,11 @@ impl MergedOptions {
 fn record_session_ssh(options: &RoleOptions) -> Strictness {
     let record = options.record_session.as_ref();
     record.and_then(|record| record.ssh.or(record.default)).unwrap_or_default()
+}
+
+/// There is no key of its own for databases.
+fn record_session_db(options: &RoleOptions) -> Strictness {
+    options.record_session.as_ref().and_then(|record| record.default).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -195,6 +203,8 @@ mod tests {
         assert!(!explicit.port_forwarding && explicit.remote_port_forwarding);
         let ssh = merged(&[json!({"record_session": {"default": "strict", "ssh": "best_effort"}})]);
         assert_eq!(ssh.record_session_ssh, Strictness::BestEffort);
+        assert_eq!(ssh.record_session_db, Strictness::Strict);
+        assert_eq!(merged(&[json!({})]).record_session_db, Strictness::BestEffort);
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub(crate) struct Side {
     pub(crate) logins: Option<Vec<String>>,
     pub(crate) node_labels: Option<LabelMatcher>,
     pub(crate) node_expression: Option<Option<Condition>>,
+    pub(crate) db_labels: Option<LabelMatcher>,
+    pub(crate) db_expression: Option<Option<Condition>>,
+    pub(crate) db_users: Option<Vec<String>>,
+    pub(crate) db_names: Option<Vec<String>>,
     rules: Vec<CompiledRule>,
 }
 
@@ -59,7 +63,7 @@ fn expand(texts: &[String], traits: &Traits) -> Option<Vec<String>> {
     Some(out)
 }
 
-/// Allowed logins: an entry that does not parse is left out, the others count.
+/// Allowed names: an entry that does not parse is left out, the others count.
 fn expand_allowed(texts: &[String], traits: &Traits) -> Vec<String> {
     texts
         .iter()
@@ -79,14 +83,18 @@ impl Side {
             verbs: rule.verbs.clone(),
             condition: parse_condition(rule.r#where.as_deref()),
         };
+        let names = |texts: &[String]| match denying {
+            true => expand(texts, traits),
+            false => Some(expand_allowed(texts, traits)),
+        };
         Side {
-            logins: if denying {
-                expand(&conditions.logins, traits)
-            } else {
-                Some(expand_allowed(&conditions.logins, traits))
-            },
+            logins: names(&conditions.logins),
             node_labels: compile(&conditions.node_labels).ok(),
             node_expression: parse_condition(conditions.node_labels_expression.as_deref()),
+            db_labels: compile(&conditions.db_labels).ok(),
+            db_expression: parse_condition(conditions.db_labels_expression.as_deref()),
+            db_users: names(&conditions.db_users),
+            db_names: names(&conditions.db_names),
             rules: conditions.rules.iter().map(rule).collect(),
         }
     }
@@ -154,10 +162,15 @@ impl RoleSet {
         valid.into_iter().filter(|login| self.login_denied(login).is_none()).collect()
     }
 
+    /// A demand of any role that cannot be met: it counts as any role's strictest option does.
+    pub(crate) fn unmet(&self) -> Option<RuleId> {
+        self.roles.iter().find_map(|role| role.unmet.map(|path| RuleId::new(&role.name, path)))
+    }
+
     pub(crate) fn login_denied(&self, login: &Login) -> Option<RuleId> {
         let path = "spec.deny.logins";
         let denies = |role: &CompiledRole| match &role.deny.logins {
-            Some(logins) => logins.iter().any(|pattern| login_matches(pattern, login)),
+            Some(logins) => logins.iter().any(|pattern| name_matches(pattern, login.as_str())),
             None => true,
         };
         self.roles.iter().find(|role| denies(role)).map(|role| RuleId::new(&role.name, path))
@@ -171,7 +184,7 @@ impl RoleSet {
             traits: &self.traits,
             ctx,
             labels: None,
-            node: None,
+            queried: None,
         };
         let about =
             |rule: &CompiledRule| rule.resources.iter().any(|kind| kind == "*" || kind == resource);
@@ -232,20 +245,19 @@ impl RoleSet {
     }
 }
 
-/// A denied login may be written as a glob or an expression; deny is greedy.
-fn login_matches(pattern: &str, login: &Login) -> bool {
-    let login = login.as_str();
-    if pattern == login {
+/// A denied name may be written as a glob or an expression; deny is greedy.
+pub(crate) fn name_matches(pattern: &str, name: &str) -> bool {
+    if pattern == name {
         return true;
     }
     if let Some(inner) = pattern.strip_prefix('^').and_then(|rest| rest.strip_suffix('$')) {
-        return bounded_regex(&format!("\\A(?:{inner})\\z"))
-            .map_or(true, |regex| regex.is_match(login));
+        return bounded_regex(&format!("(?s)\\A(?:{inner})\\z"))
+            .map_or(true, |regex| regex.is_match(name));
     }
     if !pattern.contains('*') {
         return false;
     }
     let escaped: Vec<String> = pattern.split('*').map(regex::escape).collect();
-    bounded_regex(&format!("\\A{}\\z", escaped.join(".*")))
-        .map_or(true, |regex| regex.is_match(login))
+    bounded_regex(&format!("(?s)\\A{}\\z", escaped.join(".*")))
+        .map_or(true, |regex| regex.is_match(name))
 }

@@ -129,7 +129,7 @@ impl RoleSet {
             traits: &self.traits,
             ctx: &ctx,
             labels,
-            node: None,
+            queried: None,
         })
     }
 
@@ -154,13 +154,10 @@ impl RoleSet {
         if rules.is_empty() {
             return Err(reason);
         }
-        // A demand of any role of the user counts, as any role's strictest option does.
-        if let Some((role, path)) =
-            self.roles.iter().find_map(|role| role.unmet.map(|path| (role, path)))
-        {
-            return Err(DenyReason::Unmet { rule: RuleId::new(&role.name, path) });
+        match self.unmet() {
+            Some(rule) => Err(DenyReason::Unmet { rule }),
+            None => Ok(rules),
         }
-        Ok(rules)
     }
 
     /// The path of what admits the host, if the role does. A map and an expression must both match.

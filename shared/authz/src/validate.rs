@@ -68,11 +68,13 @@ fn check(conditions: &RoleConditions) -> Result<(), (String, Fault)> {
         LabelMatcher::allowing(map, &Traits::new())
             .map_err(|fault| (name.to_owned(), fault.into()))?;
     }
-    if let Some(text) =
-        conditions.node_labels_expression.as_deref().filter(|text| !text.trim().is_empty())
-    {
-        text.parse::<Condition>()
-            .map_err(|fault| ("node_labels_expression".to_owned(), fault.into()))?;
+    for (name, text) in [
+        ("node_labels_expression", &conditions.node_labels_expression),
+        ("db_labels_expression", &conditions.db_labels_expression),
+    ] {
+        if let Some(text) = text.as_deref().filter(|text| !text.trim().is_empty()) {
+            text.parse::<Condition>().map_err(|fault| (name.to_owned(), fault.into()))?;
+        }
     }
     for (index, rule) in conditions.rules.iter().enumerate() {
         if let Some(text) = rule.r#where.as_deref().filter(|text| !text.trim().is_empty()) {
@@ -108,6 +110,12 @@ mod tests {
         assert_eq!(
             fault(json!({"deny": {"node_labels": {"env": "^($"}}})),
             "role \"dev\": spec.deny.node_labels: regular expression \"^($\" does not compile"
+        );
+        assert_eq!(
+            fault(json!({"deny": {"db_labels_expression": "labels.env =="}}))
+                .split(": ")
+                .nth(1),
+            Some("spec.deny.db_labels_expression")
         );
         assert_eq!(
             fault(

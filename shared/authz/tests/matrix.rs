@@ -1,8 +1,8 @@
 //! The presets' role × resource × action matrix, for review.
 #![allow(clippy::unwrap_used)]
 
-use shared_authz::{RoleSet, SshTarget, Verb, WhereCtx};
-use shared_types::{Login, Role, Traits, UserName};
+use shared_authz::{DbTarget, RoleSet, SshTarget, Verb, WhereCtx};
+use shared_types::{DbProtocol, Labels, Login, Role, Traits, UserName};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -25,7 +25,13 @@ fn line(set: &RoleSet, kind: &str, ctx: &WhereCtx<'_>) -> String {
 
 fn matrix() -> String {
     let joe = UserName::new("joe").unwrap();
-    let traits: Traits = [("logins".to_owned(), vec!["joe".to_owned(), "root".to_owned()])].into();
+    let values = |values: &[&str]| values.iter().map(ToString::to_string).collect();
+    let traits: Traits = [
+        ("logins".to_owned(), values(&["joe", "root"])),
+        ("db_users".to_owned(), values(&["joe"])),
+        ("db_names".to_owned(), values(&["app"])),
+    ]
+    .into();
     let mut kinds: BTreeSet<String> = OTHERS.iter().map(|kind| (*kind).to_owned()).collect();
     for role in Role::presets() {
         kinds.extend(role.spec.allow.rules.iter().flat_map(|rule| rule.resources.clone()));
@@ -78,6 +84,20 @@ fn matrix() -> String {
                 };
                 writeln!(out, "  ssh {:<24} {text}", format!("{login}@{host}")).unwrap();
             }
+        }
+        for (user, name) in [("joe", "app"), ("root", "app"), ("joe", "hr")] {
+            let labels = Labels::new();
+            let protocol = DbProtocol::Postgres;
+            let target =
+                DbTarget { service: "pg", labels: &labels, protocol, user, name: Some(name) };
+            let text = match set.check_database(&target).into_result() {
+                Ok(rules) => format!(
+                    "allowed by {}",
+                    rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                ),
+                Err(reason) => format!("{reason}"),
+            };
+            writeln!(out, "  db  {:<24} {text}", format!("{user}@pg/{name}")).unwrap();
         }
         writeln!(out).unwrap();
     }

@@ -47,13 +47,13 @@ impl Prompter {
         if !stdin.is_terminal() {
             return read_line();
         }
-        eprint!("{} ", printable_lines(question));
-        std::io::stderr().flush()?;
         let before = tcgetattr(&stdin).map_err(std::io::Error::from)?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
         silent.local_modes.insert(LocalModes::ECHONL);
         tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(std::io::Error::from)?;
+        // Only now, for what is typed before is thrown away.
+        eprint!("{} ", printable_lines(question));
         let answer = read_line();
         tcsetattr(&stdin, OptionalActions::Now, &before).map_err(std::io::Error::from)?;
         answer

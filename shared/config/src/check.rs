@@ -38,6 +38,23 @@ impl Checker<'_> {
         }
     }
 
+    /// The same for something in a list: `path` says where it stands.
+    pub(crate) fn fault_at(
+        &self,
+        path: &str,
+        key: &'static str,
+        message: impl Into<String>,
+    ) -> ConfigError {
+        let (line, column) = Places::of(self.text).find(path).unwrap_or((1, 1));
+        ConfigError::Value {
+            name: self.name.to_owned(),
+            line,
+            column,
+            key,
+            message: message.into(),
+        }
+    }
+
     /// Addresses under which others reach a service: they stand in certificates, links and clients' files.
     pub(crate) fn public(
         &self,

@@ -6,10 +6,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod check;
+mod db_service;
 mod defaults;
 mod error;
 mod places;
 mod profile;
+mod profile_db;
 mod raw;
 mod resources;
 mod sessions_uri;
@@ -17,6 +19,7 @@ mod ssh_service;
 mod teleport;
 mod yaml;
 
+pub use db_service::{DbConfig, StaticDatabase};
 pub use defaults::default_file;
 pub use error::ConfigError;
 pub use profile::{Profile, ProfileDir, ProfileError};

@@ -56,6 +56,12 @@ pub struct Profile {
     pub user: UserName,
     /// The cluster.
     pub cluster: ClusterName,
+    /// Where PostgreSQL clients connect, `host:port`; empty where that is the web address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub postgres_proxy_addr: String,
+    /// Where MySQL clients connect, `host:port`; empty where there is no port of their own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mysql_proxy_addr: String,
     /// Whether one port serves everything.
     #[serde(default)]
     pub tls_routing_enabled: bool,
@@ -82,6 +88,8 @@ impl Profile {
             ssh_proxy_addr,
             user,
             cluster,
+            postgres_proxy_addr: String::new(),
+            mysql_proxy_addr: String::new(),
             tls_routing_enabled,
             private_key_policy,
             piv_slot: String::new(),
@@ -184,13 +192,13 @@ impl ProfileDir {
             self.tls_key_path(profile),
             self.tls_cert_path(profile),
             self.hosts_path(profile),
+            self.database_names_path(profile),
             self.profile_path(profile.name())?,
         ] {
-            match std::fs::remove_file(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(source) => return Err(ProfileError::Io { step: "remove", path, source }),
-            }
+            remove_file(path)?;
+        }
+        for database in self.databases(profile)? {
+            self.remove_database(profile, &database)?;
         }
         // Empty folders go too; those of another user of the same proxy stay.
         std::fs::remove_dir(self.keys(profile).join(format!("{}-ssh", profile.user))).ok();
@@ -215,7 +223,7 @@ impl ProfileDir {
 
     /// `keys/P`. A profile's name was checked when it was loaded or saved; user and cluster names
     /// are types that hold no separator.
-    fn keys(&self, profile: &Profile) -> PathBuf {
+    pub(crate) fn keys(&self, profile: &Profile) -> PathBuf {
         let name: String = profile.name().chars().map(|c| if c == '/' { '_' } else { c }).collect();
         self.0.join("keys").join(if name.starts_with('.') { "_" } else { name.as_str() })
     }
@@ -347,6 +355,15 @@ impl ProfileDir {
             }
         }
         Ok(())
+    }
+}
+
+/// Removes a file; answers whether there was one.
+pub(crate) fn remove_file(path: PathBuf) -> Result<bool, ProfileError> {
+    match std::fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(ProfileError::Io { step: "remove", path, source }),
     }
 }
 

@@ -6,6 +6,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use shared_types::GoDuration;
 use shared_types::flex::{Flag, Values};
 
+use crate::db_service::RawDb;
 use crate::ssh_service::RawSsh;
 
 #[derive(Debug, Default, Deserialize)]
@@ -18,7 +19,7 @@ pub(crate) struct File {
     pub(crate) ssh_service: RawSsh,
     pub(crate) kubernetes_service: Other,
     pub(crate) app_service: Other,
-    pub(crate) db_service: Other,
+    pub(crate) db_service: RawDb,
     pub(crate) windows_desktop_service: Other,
     pub(crate) discovery_service: Other,
 }
@@ -119,6 +120,11 @@ pub(crate) struct Proxy {
     pub(crate) tunnel_public_addr: Option<Values>,
     pub(crate) public_addr: Option<Values>,
     pub(crate) ssh_public_addr: Option<Values>,
+    pub(crate) postgres_listen_addr: Option<String>,
+    pub(crate) postgres_public_addr: Option<Values>,
+    pub(crate) mysql_listen_addr: Option<String>,
+    pub(crate) mysql_public_addr: Option<Values>,
+    pub(crate) mysql_server_version: Option<String>,
     pub(crate) https_keypairs: Option<Vec<Keypair>>,
     pub(crate) https_keypairs_reload_interval: Option<GoDuration>,
     pub(crate) acme: Other,

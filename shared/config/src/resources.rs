@@ -63,6 +63,8 @@ fn read(document: &str) -> Result<Resource, Fault> {
         ResourceKind::Lock => Resource::Lock(typed(document)?),
         ResourceKind::Proxy => Resource::Proxy(typed(document)?),
         ResourceKind::Node => Resource::Node(typed(document)?),
+        ResourceKind::Db => Resource::Db(typed(document)?),
+        ResourceKind::DbServer => Resource::DbServer(typed(document)?),
         ResourceKind::SessionRecordingConfig => Resource::SessionRecordingConfig(typed(document)?),
         ResourceKind::ClusterAuthPreference => Resource::ClusterAuthPreference(typed(document)?),
         ResourceKind::ClusterNetworkingConfig => {

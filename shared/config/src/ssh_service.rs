@@ -123,8 +123,8 @@ impl Checker<'_> {
             force_listen: or(ssh.force_listen, false),
             public_addr: self
                 .public("ssh_service.public_addr", ssh.public_addr.map(|list| list.0))?,
-            labels: self.labels(ssh.labels.unwrap_or_default())?,
-            commands: self.commands(ssh.commands.unwrap_or_default())?,
+            labels: self.labels("ssh_service.labels", ssh.labels.unwrap_or_default())?,
+            commands: self.commands("ssh_service.commands", ssh.commands.unwrap_or_default())?,
             permit_user_env: or(ssh.permit_user_env, false),
             port_forwarding: or(ssh.port_forwarding, true),
             ssh_file_copy: or(ssh.ssh_file_copy, true),
@@ -139,40 +139,41 @@ impl Checker<'_> {
         }))
     }
 
-    fn labels(&self, labels: Labels) -> Result<Labels, ConfigError> {
-        const KEY: &str = "ssh_service.labels";
+    /// Labels that are written down, at `key`.
+    pub(crate) fn labels(&self, key: &'static str, labels: Labels) -> Result<Labels, ConfigError> {
         if labels.len() > MOST_LABELS {
-            return Err(self.fault(KEY, format!("more than {MOST_LABELS}")));
+            return Err(self.fault(key, format!("more than {MOST_LABELS}")));
         }
         match labels.keys().find(|name| !is_label_key(name)) {
             None => Ok(labels),
-            Some(bad) => Err(self.fault(KEY, format!("{bad:?}; {NAME}"))),
+            Some(bad) => Err(self.fault(key, format!("{bad:?}; {NAME}"))),
         }
     }
 
-    fn commands(
+    /// Labels whose values commands give, at `key`.
+    pub(crate) fn commands(
         &self,
+        key: &'static str,
         commands: Vec<RawCommand>,
     ) -> Result<BTreeMap<String, CommandLabel>, ConfigError> {
-        const KEY: &str = "ssh_service.commands";
         if commands.len() > MOST_LABELS {
-            return Err(self.fault(KEY, format!("more than {MOST_LABELS}")));
+            return Err(self.fault(key, format!("more than {MOST_LABELS}")));
         }
         let mut labels = BTreeMap::new();
         for RawCommand { name, command, period } in commands {
             if !is_label_key(&name) {
-                return Err(self.fault(KEY, format!("name {name:?}; {NAME}")));
+                return Err(self.fault(key, format!("name {name:?}; {NAME}")));
             }
             if command.0.first().is_none_or(String::is_empty) {
                 return Err(self.fault(
-                    KEY,
+                    key,
                     format!("the command of {name:?} is empty; expected [PROGRAM, ARGUMENT, …]"),
                 ));
             }
-            let period = self.at_least_a_second(KEY, period, GoDuration::from_secs(60))?;
+            let period = self.at_least_a_second(key, period, GoDuration::from_secs(60))?;
             let label = CommandLabel { command: command.0, period, result: String::new() };
             if labels.insert(name.clone(), label).is_some() {
-                return Err(self.fault(KEY, format!("{name:?} stands twice")));
+                return Err(self.fault(key, format!("{name:?} stands twice")));
             }
         }
         Ok(labels)

@@ -7,6 +7,7 @@ use shared_types::{GoDuration, RecordingMode, SystemRole};
 
 use crate::ConfigError;
 use crate::check::Checker;
+use crate::db_service::DbConfig;
 use crate::places::is_blank;
 use crate::sessions_uri::SessionsUri;
 use crate::ssh_service::SshConfig;
@@ -44,6 +45,8 @@ pub struct TeleportConfig {
     pub proxy: Option<ProxyConfig>,
     /// The SSH service, if it runs here.
     pub ssh: Option<SshConfig>,
+    /// The database service, if it runs here.
+    pub db: Option<DbConfig>,
 }
 
 /// A join token: itself, or the file it is in.
@@ -169,6 +172,16 @@ pub struct ProxyConfig {
     pub public_addr: Vec<String>,
     /// Where users reach the SSH port.
     pub ssh_public_addr: Vec<String>,
+    /// The port for PostgreSQL, where it has one of its own.
+    pub postgres_listen_addr: Option<SocketAddr>,
+    /// Where users reach the port for PostgreSQL.
+    pub postgres_public_addr: Vec<String>,
+    /// The port for MySQL, where it has one of its own.
+    pub mysql_listen_addr: Option<SocketAddr>,
+    /// Where users reach the port for MySQL.
+    pub mysql_public_addr: Vec<String>,
+    /// The server version that clients of MySQL are greeted with before it is known which database they want.
+    pub mysql_server_version: Option<String>,
     /// Web certificates.
     pub https_keypairs: Vec<Keypair>,
     /// Ciphers offered to every SSH client, in place of a choice by its version.

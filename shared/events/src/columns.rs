@@ -113,7 +113,10 @@ static COLUMNS: LazyLock<BTreeMap<&'static str, Vec<Column>>> = LazyLock::new(||
 static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {
     COLUMNS
         .keys()
-        .filter(|event_type| **event_type != crate::SessionPrint::KIND)
+        .filter(|event_type| {
+            ![crate::SessionPrint::KIND, crate::DatabaseSessionCommandResult::KIND]
+                .contains(*event_type)
+        })
         .map(|event_type| View { name: event_type.replace(['.', '-'], "_"), event_type })
         .collect()
 });

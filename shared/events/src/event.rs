@@ -57,7 +57,7 @@ pub(crate) fn describe<E: de::Error>(error: &dyn std::error::Error) -> E {
 type AddColumns = fn(&mut Vec<&'static str>, &mut Vec<Column>);
 
 macro_rules! catalogue {
-    ($($number:literal $name:ident $kind:literal $code:expr;)*) => {
+    ($($number:literal $name:ident $kind:literal $(/ $other:literal if $test:expr,)? $code:expr;)*) => {
         /// Any event. The variants are the envelope's members that have a struct.
         #[derive(Clone, Debug, PartialEq)]
         pub enum AuditEvent {
@@ -68,10 +68,22 @@ macro_rules! catalogue {
 
         $(
             impl $name {
-                /// The event type.
+                /// The event type, or the first of them.
                 pub const KIND: &'static str = $kind;
                 /// The member's number in the envelope.
                 pub const NUMBER: u32 = $number;
+
+                /// The event type that fits what the event says.
+                #[must_use]
+                pub fn kind(&self) -> &'static str {
+                    $(
+                        let other: fn(&Self) -> bool = $test;
+                        if other(self) {
+                            return $other;
+                        }
+                    )?
+                    Self::KIND
+                }
             }
 
             impl From<$name> for AuditEvent {
@@ -83,14 +95,17 @@ macro_rules! catalogue {
 
         /// Every event type and how to list its columns.
         pub(crate) const KINDS: &[(&str, AddColumns)] =
-            &[$( ($kind, <$name as Message>::columns as AddColumns), )*];
+            &[$(
+                ($kind, <$name as Message>::columns as AddColumns),
+                $( ($other, <$name as Message>::columns as AddColumns), )?
+            )*];
 
         impl AuditEvent {
-            /// The event type of the variant; `unknown` for members without a struct.
+            /// The event type of the variant that fits what it says; `unknown` for members without a struct.
             #[must_use]
             pub fn kind(&self) -> &'static str {
                 match self {
-                    $( Self::$name(_) => $kind, )*
+                    $( Self::$name(event) => event.kind(), )*
                     Self::Other(_) => "unknown",
                 }
             }
@@ -109,6 +124,16 @@ macro_rules! catalogue {
                 match self {
                     $( Self::$name(event) => &mut event.metadata, )*
                     Self::Other(event) => &mut event.metadata,
+                }
+            }
+
+            /// The part of this type, where the event has one: its [`SessionMetadata`](crate::SessionMetadata),
+            /// [`DatabaseMetadata`](crate::DatabaseMetadata) and so on.
+            #[must_use]
+            pub fn part<T: 'static>(&self) -> Option<&T> {
+                match self {
+                    $( Self::$name(event) => Message::part(event), )*
+                    Self::Other(_) => None,
                 }
             }
 
@@ -153,7 +178,7 @@ macro_rules! catalogue {
 
             fn read_object(kind: &str, object: &mut Object) -> Result<Self, crate::value::FieldError> {
                 Ok(match kind {
-                    $( $kind => {
+                    $( $kind $(| $other)? => {
                         let mut event = $name::default();
                         event.read(object)?;
                         Self::$name(event)
@@ -235,14 +260,41 @@ catalogue! {
     24 UserTokenCreate "reset_password_token.create" |_| codes::RESET_PASSWORD_TOKEN_CREATE;
     25 RoleCreate "role.created" |_| codes::ROLE_CREATED;
     26 RoleDelete "role.deleted" |_| codes::ROLE_DELETED;
+    40 DatabaseSessionStart "db.session.start" |e| pick(e.status.success, codes::DATABASE_SESSION_START, codes::DATABASE_SESSION_START_FAILURE);
+    41 DatabaseSessionEnd "db.session.end" |_| codes::DATABASE_SESSION_END;
+    42 DatabaseSessionQuery "db.session.query" / "db.session.query.failed" if |e| !e.status.success, |e| pick(e.status.success, codes::DATABASE_SESSION_QUERY, codes::DATABASE_SESSION_QUERY_FAILURE);
     43 SessionUpload "session.upload" |_| codes::SESSION_UPLOAD;
     49 LockCreate "lock.created" |_| codes::LOCK_CREATED;
     50 LockDelete "lock.deleted" |_| codes::LOCK_DELETED;
+    53 DatabaseCreate "db.create" |_| codes::DATABASE_CREATE;
+    54 DatabaseUpdate "db.update" |_| codes::DATABASE_UPDATE;
+    55 DatabaseDelete "db.delete" |_| codes::DATABASE_DELETE;
+    61 PostgresParse "db.session.postgres.statements.parse" |_| codes::POSTGRES_PARSE;
+    62 PostgresBind "db.session.postgres.statements.bind" |_| codes::POSTGRES_BIND;
+    63 PostgresExecute "db.session.postgres.statements.execute" |_| codes::POSTGRES_EXECUTE;
+    64 PostgresClose "db.session.postgres.statements.close" |_| codes::POSTGRES_CLOSE;
+    65 PostgresFunctionCall "db.session.postgres.function" |_| codes::POSTGRES_FUNCTION_CALL;
     67 SessionConnect "session.connect" |_| codes::SESSION_CONNECT;
     68 CertificateCreate "cert.create" |_| codes::CERTIFICATE_CREATED;
+    72 MySqlStatementPrepare "db.session.mysql.statements.prepare" |_| codes::MYSQL_STATEMENT_PREPARE;
+    73 MySqlStatementExecute "db.session.mysql.statements.execute" |_| codes::MYSQL_STATEMENT_EXECUTE;
+    74 MySqlStatementSendLongData "db.session.mysql.statements.send_long_data" |_| codes::MYSQL_STATEMENT_SEND_LONG_DATA;
+    75 MySqlStatementClose "db.session.mysql.statements.close" |_| codes::MYSQL_STATEMENT_CLOSE;
+    76 MySqlStatementReset "db.session.mysql.statements.reset" |_| codes::MYSQL_STATEMENT_RESET;
+    77 MySqlStatementFetch "db.session.mysql.statements.fetch" |_| codes::MYSQL_STATEMENT_FETCH;
+    78 MySqlStatementBulkExecute "db.session.mysql.statements.bulk_execute" |_| codes::MYSQL_STATEMENT_BULK_EXECUTE;
     80 Unknown "unknown" |_| codes::UNKNOWN;
+    81 MySqlInitDb "db.session.mysql.init_db" |_| codes::MYSQL_INIT_DB;
+    82 MySqlCreateDb "db.session.mysql.create_db" |_| codes::MYSQL_CREATE_DB;
+    83 MySqlDropDb "db.session.mysql.drop_db" |_| codes::MYSQL_DROP_DB;
+    84 MySqlShutDown "db.session.mysql.shut_down" |_| codes::MYSQL_SHUT_DOWN;
+    85 MySqlProcessKill "db.session.mysql.process_kill" |_| codes::MYSQL_PROCESS_KILL;
+    86 MySqlDebug "db.session.mysql.debug" |_| codes::MYSQL_DEBUG;
+    87 MySqlRefresh "db.session.mysql.refresh" |_| codes::MYSQL_REFRESH;
+    90 DatabaseSessionMalformedPacket "db.session.malformed_packet" |_| codes::DATABASE_SESSION_MALFORMED_PACKET;
     91 Sftp "sftp" |e| codes::sftp(e.action, !e.error.is_empty());
     94 SessionRecordingAccess "session.recording.access" |_| codes::SESSION_RECORDING_ACCESS;
+    109 DynamoDbRequest "db.session.dynamodb.request" |e| pick(e.status_code < 400, codes::DYNAMODB_REQUEST, codes::DYNAMODB_REQUEST_FAILURE);
     111 InstanceJoin "instance.join" |e| pick(e.status.success, codes::INSTANCE_JOIN, codes::INSTANCE_JOIN_FAILURE);
     125 ProvisionTokenCreate "join_token.create" |_| codes::PROVISION_TOKEN_CREATED;
     134 AuditQueryRun "secreports.audit.query.run" |_| codes::AUDIT_QUERY_RUN;
@@ -251,6 +303,7 @@ catalogue! {
     152 AuthPreferenceUpdate "auth_preference.update" |_| codes::AUTH_PREFERENCE_UPDATE;
     153 SessionRecordingConfigUpdate "session_recording_config.update" |_| codes::SESSION_RECORDING_CONFIG_UPDATE;
     154 ClusterNetworkingConfigUpdate "cluster_networking_config.update" |_| codes::CLUSTER_NETWORKING_CONFIG_UPDATE;
+    159 DatabaseSessionCommandResult "db.session.result" |_| codes::DATABASE_SESSION_RESULT;
     191 SftpSummary "sftp_summary" |_| codes::SFTP_SUMMARY;
     1001 SessionRecordingDelete "session.recording.delete" |_| codes::SESSION_RECORDING_DELETE;
     1002 SessionRecordingFailed "session.recording.failed" |_| codes::SESSION_RECORDING_FAILED;
@@ -280,14 +333,25 @@ impl AuditEvent {
     /// Whether the event belongs into recordings only.
     #[must_use]
     pub fn is_recording_only(&self) -> bool {
+        self.is_output() || matches!(self, Self::DatabaseSessionCommandResult(_))
+    }
+
+    /// Whether the event is what a screen showed.
+    fn is_output(&self) -> bool {
         matches!(self, Self::SessionPrint(_)) || self.event_type() == "desktop.recording"
+    }
+
+    /// Whether the event stands for a recording in a listing: the session is over.
+    #[must_use]
+    pub fn ends_recording(&self) -> bool {
+        matches!(self, Self::SessionEnd(_) | Self::DatabaseSessionEnd(_))
     }
 
     /// Fills what every event must have and the caller left empty: type, code, id, time (UTC, whole
     /// milliseconds), cluster. Prints get neither code nor id.
     pub fn prepare(&mut self, now: DateTime<Utc>, cluster: &str) {
         let (kind, code) = (self.kind(), self.default_code());
-        let recording_only = self.is_recording_only();
+        let output = self.is_output();
         let metadata = self.metadata_mut();
         if metadata.event.is_empty() {
             metadata.event = kind.into();
@@ -295,7 +359,7 @@ impl AuditEvent {
         if metadata.code.is_empty() {
             metadata.code = code.into();
         }
-        if metadata.uid.is_empty() && !recording_only {
+        if metadata.uid.is_empty() && !output {
             metadata.uid = uuid::Uuid::new_v4().to_string();
         }
         metadata.time = Timestamp::rounded(metadata.time.get().unwrap_or(now));
@@ -398,5 +462,7 @@ impl<'de> serde::Deserialize<'de> for AuditEvent {
     }
 }
 
+#[cfg(test)]
+mod database_tests;
 #[cfg(test)]
 mod tests;

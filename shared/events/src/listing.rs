@@ -32,7 +32,11 @@ pub fn recording_row(end: &Value) -> RecordingRow {
         "windows.desktop.session.end" => {
             ("windows".to_owned(), participants(), text("desktop_name"))
         }
-        "db.session.end" => (text("db_protocol"), text("user"), text("db_name")),
+        "db.session.end" => {
+            // Not every protocol has names of databases.
+            let name = Some(text("db_name")).filter(|name| !name.is_empty());
+            (text("db_protocol"), text("user"), name.unwrap_or_else(|| text("db_service")))
+        }
         _ => match text("kubernetes_cluster") {
             cluster if cluster.is_empty() => {
                 (text("proto"), participants(), text("server_hostname"))
@@ -62,5 +66,17 @@ mod tests {
             [row.id, row.kind, row.participants, row.target, row.time],
             ["s", "ssh", "a, b", "web-1", "Mar  4 2025 09:21:07 UTC"],
         );
+    }
+
+    #[test]
+    fn a_database_session_is_listed_by_database() {
+        let mut end = serde_json::json!({
+            "event": "db.session.end", "sid": "s", "db_protocol": "postgres", "user": "bob",
+            "db_name": "app", "db_service": "orders", "time": "2025-03-04T09:21:07.93Z",
+        });
+        let row = recording_row(&end);
+        assert_eq!([row.kind, row.participants, row.target], ["postgres", "bob", "app"]);
+        end["db_name"] = "".into();
+        assert_eq!(recording_row(&end).target, "orders");
     }
 }

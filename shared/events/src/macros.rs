@@ -1,8 +1,8 @@
 //! The declaration of a message, and everything that follows from it.
 //!
 //! A field reads `number name: kind rule "json key",`. The rule is `=` for a key that is always
-//! there, `?` for one that is left out when empty, `~` for a part whose keys are set into the
-//! object around it, `-` for a field that is not in JSON. Kinds:
+//! there, `?` for one that is left out when empty, `#` for bytes, in base64 and left out when empty, `~` for
+//! a part whose keys are set into the object around it, `-` for a field that is not in JSON. Kinds:
 //!
 //! | kind | Rust | protobuf |
 //! |---|---|---|
@@ -104,6 +104,11 @@ macro_rules! messages {
             fn shorten(&mut self, max: usize) {
                 $( messages!(@shorten $how max self.$f); )*
             }
+
+            fn part<T: 'static>(&self) -> Option<&T> {
+                $( messages!(@part T $how self.$f); )*
+                None
+            }
         }
 
         impl crate::value::Value for $name {
@@ -180,18 +185,31 @@ macro_rules! messages {
     (@write = $key:tt $map:ident $self:ident.$f:ident) => { crate::value::write($map, $key, &$self.$f, false)?; };
     (@write ? $key:tt $map:ident $self:ident.$f:ident) => { crate::value::write($map, $key, &$self.$f, true)?; };
     (@write ~ $key:tt $map:ident $self:ident.$f:ident) => { crate::value::Message::write(&$self.$f, $map)?; };
+    (@write # $key:tt $map:ident $self:ident.$f:ident) => { crate::value::write_bytes($map, $key, &$self.$f)?; };
     (@write - $key:tt $map:ident $self:ident.$f:ident) => {};
 
     (@read ~ $key:tt $object:ident $self:ident.$f:ident) => { crate::value::Message::read(&mut $self.$f, $object)?; };
+    (@read # $key:tt $object:ident $self:ident.$f:ident) => { crate::value::read_bytes($object, $key, &mut $self.$f)?; };
     (@read - $key:tt $object:ident $self:ident.$f:ident) => {};
     (@read $how:tt $key:tt $object:ident $self:ident.$f:ident) => { crate::value::read($object, $key, &mut $self.$f)?; };
 
     (@columns ~ $key:tt $path:ident $out:ident [$($type:tt)*]) => { <$($type)* as crate::value::Message>::columns($path, $out); };
+    (@columns # $key:tt $path:ident $out:ident [$($type:tt)*]) => {
+        crate::value::below($path, $key, $out, <String as crate::value::Value>::columns);
+    };
     (@columns - $key:tt $path:ident $out:ident [$($type:tt)*]) => {};
     (@columns $how:tt $key:tt $path:ident $out:ident [$($type:tt)*]) => {
         crate::value::below($path, $key, $out, <$($type)* as crate::value::Value>::columns);
     };
 
+    (@part $wanted:ident ~ $self:ident.$f:ident) => {
+        if let Some(part) = (&$self.$f as &dyn std::any::Any).downcast_ref::<$wanted>() {
+            return Some(part);
+        }
+    };
+    (@part $wanted:ident $how:tt $self:ident.$f:ident) => {};
+
+    (@shorten # $max:ident $self:ident.$f:ident) => { $self.$f.truncate($max); };
     (@shorten - $max:ident $self:ident.$f:ident) => {};
     (@shorten $how:tt $max:ident $self:ident.$f:ident) => { crate::value::Value::shorten(&mut $self.$f, $max); };
 }

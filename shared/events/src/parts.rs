@@ -102,6 +102,23 @@ messages! {
         6 sub_kind: string ? "sub_kind",
     }
 
+    /// A database, and as whom it was used.
+    DatabaseMetadata {
+        1 db_service: string ? "db_service",
+        2 db_protocol: string = "db_protocol",
+        3 db_uri: string = "db_uri",
+        4 db_name: string ? "db_name",
+        5 db_user: string ? "db_user",
+        6 db_labels: labels ? "db_labels",
+        7 db_aws_region: string ? "db_aws_region",
+        8 db_aws_redshift_cluster_id: string ? "db_aws_redshift_cluster_id",
+        9 db_gcp_project_id: string ? "db_gcp_project_id",
+        10 db_gcp_instance_id: string ? "db_gcp_instance_id",
+        11 db_roles: strings ? "db_roles",
+        12 db_type: string ? "db_type",
+        13 db_origin: string ? "db_origin",
+    }
+
     /// A command and how it ended.
     CommandMetadata {
         1 command: string = "command",

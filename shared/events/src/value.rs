@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use prost::bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::ser::{Serialize, SerializeMap};
 use serde_json::Value as Json;
@@ -32,6 +35,8 @@ pub(crate) trait Message: Sized {
     fn columns(path: &mut Vec<&'static str>, out: &mut Vec<Column>);
     /// Cuts every text to at most `max` bytes.
     fn shorten(&mut self, max: usize);
+    /// The part of this type, where the message has one.
+    fn part<T: 'static>(&self) -> Option<&T>;
 }
 
 /// The value of one field.
@@ -67,6 +72,31 @@ pub(crate) fn read<T: Value>(
             *value = serde_json::from_value(json).map_err(|source| FieldError { key, source })?;
         }
     }
+    Ok(())
+}
+
+pub(crate) fn write_bytes<M: SerializeMap>(
+    map: &mut M,
+    key: &'static str,
+    bytes: &[u8],
+) -> Result<(), M::Error> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    map.serialize_entry(key, &BASE64_STANDARD.encode(bytes))
+}
+
+pub(crate) fn read_bytes(
+    object: &mut Object,
+    key: &'static str,
+    bytes: &mut Bytes,
+) -> Result<(), FieldError> {
+    let mut text = String::new();
+    read(object, key, &mut text)?;
+    let read = BASE64_STANDARD
+        .decode(&text)
+        .map_err(|error| FieldError { key, source: serde::de::Error::custom(error) })?;
+    *bytes = read.into();
     Ok(())
 }
 

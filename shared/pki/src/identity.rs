@@ -3,6 +3,7 @@
 //! Reading is not believing: these functions trust the bytes. Whoever has a peer's certificate uses [`crate::verify`],
 //! which calls them last. Used directly they serve a client that looks at its own certificate.
 
+use crate::database::{DatabaseRoute, USAGE_DATABASE};
 use crate::extension;
 use crate::subject::{self, Subject};
 use crate::{PkiError, ssh_key};
@@ -52,6 +53,12 @@ pub struct Identity {
     pub host_id: Option<HostId>,
     /// What the SSH certificate permits; nothing for TLS.
     pub permits: Permits,
+    /// What the certificate is limited to (`usage:db`, …); empty means no limit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usage: Vec<String>,
+    /// The database it is limited to, where that is its usage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseRoute>,
 }
 
 impl Identity {
@@ -118,6 +125,8 @@ impl Identity {
                 agent_forwarding: permitted(extension::PERMIT_AGENT_FORWARDING),
                 x11_forwarding: permitted(extension::PERMIT_X11_FORWARDING),
             },
+            usage: Vec::new(),
+            database: None,
         })
     }
 
@@ -140,6 +149,12 @@ impl Identity {
             }
             None => Traits::new(),
         };
+        let usage: Vec<String> =
+            subject.all(subject::ORGANIZATIONAL_UNIT).map(str::to_owned).collect();
+        let database = database(&subject)?;
+        if database.is_some() != usage.iter().any(|usage| usage == USAGE_DATABASE) {
+            return Err(PkiError::Identity("usage"));
+        }
         Ok(Self {
             user,
             roles,
@@ -152,6 +167,8 @@ impl Identity {
             system_role: None,
             host_id: None,
             permits: Permits::default(),
+            usage,
+            database,
         })
     }
 
@@ -164,6 +181,9 @@ impl Identity {
             .one(subject::ORGANIZATION, "system role")?
             .and_then(system_role)
             .ok_or(PkiError::Identity("system role"))?;
+        if subject.all(subject::ORGANIZATIONAL_UNIT).next().is_some() {
+            return Err(PkiError::Identity("usage"));
+        }
         let host_id = host_id(user.as_str(), &cluster).ok_or(PkiError::Identity("host id"))?;
         Ok(Self {
             user,
@@ -177,6 +197,8 @@ impl Identity {
             system_role: Some(role),
             host_id: Some(host_id),
             permits: Permits::default(),
+            usage: Vec::new(),
+            database: None,
         })
     }
 }
@@ -246,6 +268,27 @@ fn names(subject: &Subject) -> Result<(UserName, ClusterName), PkiError> {
         UserName::new(user).map_err(|_| PkiError::Identity("user name"))?,
         ClusterName::new(cluster).map_err(|_| PkiError::Identity("cluster"))?,
     ))
+}
+
+/// The database that a certificate is for: all of service, protocol, user and name, or nothing.
+fn database(subject: &Subject) -> Result<Option<DatabaseRoute>, PkiError> {
+    let one = |attribute, what| subject.one(attribute, what).map(|text| text.map(str::to_owned));
+    let service = one(subject::DB_SERVICE, "database service")?;
+    let protocol = one(subject::DB_PROTOCOL, "database protocol")?;
+    let user = one(subject::DB_USER, "database user")?;
+    let name = one(subject::DB_NAME, "database name")?;
+    let Some(service) = service else {
+        let rest = protocol.is_some() || user.is_some() || name.is_some();
+        return if rest { Err(PkiError::Identity("database service")) } else { Ok(None) };
+    };
+    let route = DatabaseRoute {
+        service,
+        protocol: protocol.ok_or(PkiError::Identity("database protocol"))?,
+        user: user.unwrap_or_default(),
+        name: name.unwrap_or_default(),
+    };
+    route.check()?;
+    Ok(Some(route))
 }
 
 fn address(

@@ -19,6 +19,7 @@
 
 mod authority;
 mod cidr;
+mod database;
 mod der;
 mod error;
 mod extension;
@@ -42,6 +43,7 @@ mod testing;
 
 pub use authority::{CaKind, CertAuthority, TrustedAuthority};
 pub use cidr::{Cidr, CidrError};
+pub use database::{DatabaseRoute, DbClientSpec, DbServerSpec, USAGE_DATABASE};
 pub use error::PkiError;
 pub use extension::{SOURCE_ADDRESS, X_TELEPORT_AUTHORITY, X_TELEPORT_ROLE};
 pub use identity::{HostIdentity, Identity, Permits};

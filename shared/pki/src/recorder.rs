@@ -204,6 +204,10 @@ mod tests {
         };
         assert_eq!(refused(&cert, at(3600)), CertRefusal::Expired);
         assert_eq!(refused(&cert, at(-300)), CertRefusal::NotYetValid);
+        for role in SystemRole::ALL.into_iter().filter(|role| role.joins()) {
+            let cert = ca.sign_recorder(RecorderCertSpec { role, ..spec(&key) }).unwrap();
+            assert_eq!(SshVerifier::new(&trusted, now()).recorder(&cert).unwrap().role, role);
+        }
         for role in [SystemRole::Auth, SystemRole::Admin] {
             let cert = ca.sign_recorder(RecorderCertSpec { role, ..spec(&key) }).unwrap();
             assert!(matches!(refused(&cert, now()), CertRefusal::WrongRole { .. }));

@@ -22,6 +22,11 @@ pub(crate) const CLUSTER: Attribute = Attribute(0x2b, &[9999, 1, 7]);
 pub(crate) const LOGIN_IP: Attribute = Attribute(0x2b, &[9999, 1, 9]);
 /// 1.3.9999.1.20: `local` or `sso`.
 pub(crate) const USER_TYPE: Attribute = Attribute(0x2b, &[9999, 1, 20]);
+/// 1.3.9999.2.1 to 2.4: the database a certificate is for.
+pub(crate) const DB_SERVICE: Attribute = Attribute(0x2b, &[9999, 2, 1]);
+pub(crate) const DB_PROTOCOL: Attribute = Attribute(0x2b, &[9999, 2, 2]);
+pub(crate) const DB_USER: Attribute = Attribute(0x2b, &[9999, 2, 3]);
+pub(crate) const DB_NAME: Attribute = Attribute(0x2b, &[9999, 2, 4]);
 /// 1.3.9999.2.15: the only address the certificate may be used from.
 pub(crate) const PINNED_IP: Attribute = Attribute(0x2b, &[9999, 2, 15]);
 

@@ -165,6 +165,7 @@ pub(crate) fn tls_identity() -> TlsIdentity {
         usage: Vec::new(),
         login_ip: Some("2001:db8::7".parse().unwrap()),
         pinned_ip: None,
+        database: None,
     }
 }
 

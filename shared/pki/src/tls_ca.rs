@@ -1,5 +1,6 @@
 //! X.509 authorities and what they sign: clients (users) and servers (services of the cluster).
 
+use crate::database::{self, DatabaseRoute, DbClientSpec, DbServerSpec, USAGE_DATABASE};
 use crate::der;
 use crate::subject::{self, SubjectBuilder, replace_subject};
 use crate::tls_key::{TlsKey, TlsPublicKey};
@@ -59,6 +60,8 @@ pub struct TlsIdentity {
     pub login_ip: Option<IpAddr>,
     /// The only address the certificate may be used from.
     pub pinned_ip: Option<IpAddr>,
+    /// The database the certificate is for and nothing else; it has that usage then.
+    pub database: Option<DatabaseRoute>,
 }
 
 /// A service of the cluster, as the subject of a server certificate.
@@ -168,7 +171,8 @@ impl TlsCa {
         for role in &identity.roles {
             subject.push(subject::ORGANIZATION, role.as_str());
         }
-        for usage in &identity.usage {
+        let database = identity.database.iter().map(|_| USAGE_DATABASE);
+        for usage in identity.usage.iter().map(String::as_str).chain(database) {
             subject.push(subject::ORGANIZATIONAL_UNIT, usage);
         }
         for login in &identity.logins {
@@ -186,6 +190,18 @@ impl TlsCa {
         }
         if let Some(address) = identity.pinned_ip {
             subject.push(subject::PINNED_IP, &address.to_string());
+        }
+        if let Some(route) = &identity.database {
+            route.check()?;
+            subject.push(subject::DB_SERVICE, &route.service);
+            subject.push(subject::DB_PROTOCOL, &route.protocol);
+            for (attribute, text) in
+                [(subject::DB_USER, &route.user), (subject::DB_NAME, &route.name)]
+            {
+                if !text.is_empty() {
+                    subject.push(attribute, text);
+                }
+            }
         }
         let mut params = CertificateParams::default();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -212,7 +228,7 @@ impl TlsCa {
         subject.push(subject::CLUSTER, host.cluster.as_str());
 
         let mut names = vec![name];
-        if host.role != SystemRole::Node {
+        if !host.role.is_agent() {
             names.push(CLUSTER_LOCAL.to_owned());
             names.push(format!("*.{CLUSTER_LOCAL}"));
         }
@@ -227,6 +243,55 @@ impl TlsCa {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         set_validity(&mut params, now, ttl.unwrap_or(TEN_YEARS))?;
+        self.sign_leaf(params, &subject.finish(), key)
+    }
+
+    /// Signs what the cluster shows a database as one of its users; only the database client CA does.
+    pub fn sign_db_client(
+        &self,
+        client: &DbClientSpec,
+        key: &TlsPublicKey,
+        now: DateTime<Utc>,
+        ttl: Duration,
+    ) -> Result<TlsCert, PkiError> {
+        if self.kind != CaKind::DbClient {
+            return Err(PkiError::WrongAuthority(self.kind, "database client"));
+        }
+        if !database::is_name(&client.user) {
+            return Err(PkiError::Name(client.user.chars().take(64).collect()));
+        }
+        let mut subject = SubjectBuilder::default();
+        subject.push(subject::COMMON_NAME, &client.user);
+        let mut params = CertificateParams::default();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        set_validity(&mut params, now, ttl)?;
+        self.sign_leaf(params, &subject.finish(), key)
+    }
+
+    /// Signs a database server's certificate; only the database CA does. It is for both sides of a connection, since
+    /// the members of a database cluster show it to each other.
+    pub fn sign_db_server(
+        &self,
+        server: &DbServerSpec,
+        key: &TlsPublicKey,
+        now: DateTime<Utc>,
+        ttl: Duration,
+    ) -> Result<TlsCert, PkiError> {
+        if self.kind != CaKind::Db {
+            return Err(PkiError::WrongAuthority(self.kind, "database server"));
+        }
+        let first = server.hosts.first().ok_or(PkiError::NoPrincipals)?;
+        let mut subject = SubjectBuilder::default();
+        if let Some(organization) = &server.organization {
+            subject.push(subject::ORGANIZATION, organization.as_str());
+        }
+        subject.push(subject::COMMON_NAME, server.common_name.as_ref().unwrap_or(first));
+        let mut params = CertificateParams::default();
+        params.subject_alt_names =
+            server.hosts.iter().map(|name| alternative_name(name)).collect::<Result<_, _>>()?;
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        set_validity(&mut params, now, ttl)?;
         self.sign_leaf(params, &subject.finish(), key)
     }
 

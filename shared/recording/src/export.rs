@@ -9,10 +9,12 @@ mod yaml;
 
 use std::io::{self, Write};
 
+use chrono::{DateTime, Utc};
 use serde::Serialize as _;
 use serde_json::ser::{CharEscape, Formatter, PrettyFormatter};
-use shared_events::{AuditEvent, OutputGap, SessionStart};
+use shared_events::{AuditEvent, OutputGap};
 
+use crate::database;
 use crate::decoder::DecodeError;
 pub use transcript::transcript;
 
@@ -90,9 +92,9 @@ pub fn yaml(events: impl Events, out: &mut impl Write) -> Result<(), ExportError
     Ok(())
 }
 
-/// The output alone, exactly as it was.
+/// The output alone, exactly as it was; of a database session, what a screen would have shown.
 pub fn text(events: impl Events, out: &mut impl Write) -> Result<(), ExportError> {
-    for event in events {
+    for event in database::shown(events) {
         if let AuditEvent::SessionPrint(print) = event? {
             out.write_all(&print.data)?;
         }
@@ -105,11 +107,51 @@ fn gap_note(gap: &OutputGap) -> String {
     format!("{} bytes of output were not recorded here", gap.bytes)
 }
 
-/// A session in a few words, harmless anywhere.
-fn title(start: &SessionStart) -> String {
-    let names = [&start.user.login, &start.server.server_hostname];
-    let clean = names.map(|name| name.chars().filter(|c| !c.is_control()).collect::<String>());
-    clean.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join("@")
+/// What an export says of the session above its output.
+#[derive(Debug, Default)]
+struct Heading {
+    session: String,
+    cluster: String,
+    user: String,
+    /// As whom, on the host or in the database.
+    login: String,
+    /// The host, or the database.
+    target: String,
+    command: String,
+    start: Option<DateTime<Utc>>,
+}
+
+impl Heading {
+    /// Of the event that begins a session.
+    fn of(event: &AuditEvent) -> Option<Self> {
+        let heading = match event {
+            AuditEvent::SessionStart(start) => Self {
+                session: start.session.sid.clone(),
+                user: start.user.user.clone(),
+                login: start.user.login.clone(),
+                target: start.server.server_hostname.clone(),
+                command: start.initial_command.join(" "),
+                ..Self::default()
+            },
+            AuditEvent::DatabaseSessionStart(start) => Self {
+                session: start.session.sid.clone(),
+                user: start.user.user.clone(),
+                login: start.database.db_user.clone(),
+                target: start.database.db_service.clone(),
+                ..Self::default()
+            },
+            _ => return None,
+        };
+        let metadata = event.metadata();
+        Some(Self { cluster: metadata.cluster_name.clone(), start: metadata.time.get(), ..heading })
+    }
+
+    /// The session in a few words, harmless anywhere.
+    fn title(&self) -> String {
+        let names = [&self.login, &self.target];
+        let clean = names.map(|name| name.chars().filter(|c| !c.is_control()).collect::<String>());
+        clean.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join("@")
+    }
 }
 
 /// JSON in which DEL and the C1 controls are escaped too; a terminal obeys them.

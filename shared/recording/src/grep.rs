@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use shared_events::AuditEvent;
 
+use crate::database::{Shown, shown};
 use crate::decoder::DecodeError;
 use crate::export::Events;
 use crate::player::line_ends;
@@ -73,7 +74,7 @@ type Lines = HashMap<String, u32>;
 
 /// Reads a recording and gives out the lines that match, about in the order they were seen.
 pub struct Hits<E> {
-    events: E,
+    events: Shown<E>,
     finder: Finder,
     clock: Clock,
     screen: Screen,
@@ -93,7 +94,7 @@ impl<E: Events> Hits<E> {
             found: VecDeque::new(),
         };
         let screen = Screen::new(Size::default());
-        Self { events, finder, clock: Clock::default(), screen, ended: false }
+        Self { events: shown(events), finder, clock: Clock::default(), screen, ended: false }
     }
 
     fn take(&mut self, event: &AuditEvent) {

@@ -6,6 +6,7 @@
 //! - [`Decoder`]: slices to events; of damaged input, a prefix of whole slices and the fault.
 //! - [`filter`]: what of a recorded terminal's output may reach the viewer's.
 //! - [`screen`], [`timeline`], [`player`], [`grep`]: what was on the screen, and when.
+//! - [`database`]: statements and their results as what a screen would have shown.
 //! - [`view`]: a screen in somebody's window.
 //! - [`export`]: JSON, YAML, text, asciicast, a page that plays.
 //!
@@ -16,6 +17,7 @@
 
 pub mod chain;
 pub mod checkpoint;
+pub mod database;
 pub mod decoder;
 pub mod encoder;
 pub mod export;

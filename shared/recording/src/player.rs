@@ -9,6 +9,7 @@ use std::io::{Read, Seek};
 use bytes::Bytes;
 use shared_events::{AuditEvent, OutputGap};
 
+use crate::database::Translator;
 use crate::decoder::{DecodeError, Decoder, Mark};
 use crate::screen::{LineEnds, Screen, ScreenState, Size};
 use crate::timeline::{Clock, size_of};
@@ -47,6 +48,7 @@ struct Snapshot {
     clock: Clock,
     mark: Mark,
     screen: ScreenState,
+    translator: Translator,
 }
 
 /// Plays one recording.
@@ -54,6 +56,9 @@ pub struct Player<R> {
     decoder: Decoder<R>,
     screen: Screen,
     clock: Clock,
+    translator: Translator,
+    /// What the last event of a database session shows, which comes right behind it.
+    shown: Option<AuditEvent>,
     peeked: Option<AuditEvent>,
     snapshots: Vec<Snapshot>,
     interval_ms: u64,
@@ -66,6 +71,8 @@ impl<R: Read + Seek> Player<R> {
             decoder,
             screen: Screen::new(Size::default()),
             clock: Clock::default(),
+            translator: Translator::default(),
+            shown: None,
             peeked: None,
             snapshots: Vec::new(),
             interval_ms: FIRST_INTERVAL_MS,
@@ -93,10 +100,20 @@ impl<R: Read + Seek> Player<R> {
     /// When the next step is, which is not taken yet; nothing at the end.
     pub fn next_at(&mut self) -> Result<Option<u64>, DecodeError> {
         if self.peeked.is_none() {
-            self.snapshot();
-            self.peeked = self.decoder.next_event()?;
+            self.peeked = self.next_event()?;
         }
         Ok(self.peeked.as_ref().map(|event| self.clock.when(event)))
+    }
+
+    fn next_event(&mut self) -> Result<Option<AuditEvent>, DecodeError> {
+        if let Some(print) = self.shown.take() {
+            return Ok(Some(print));
+        }
+        self.snapshot();
+        let event = self.decoder.next_event()?;
+        self.shown =
+            event.as_ref().and_then(|event| self.translator.print(event)).map(AuditEvent::from);
+        Ok(event)
     }
 
     /// The next step; nothing at the end.
@@ -146,13 +163,14 @@ impl<R: Read + Seek> Player<R> {
 
     /// Back to the last snapshot that is not later than `to_ms`.
     fn rewind(&mut self, to_ms: u64) -> Result<(), DecodeError> {
-        self.peeked = None;
+        (self.peeked, self.shown) = (None, None);
         // The first snapshot is that of the start.
         let found = self.snapshots.iter().rev().find(|snapshot| snapshot.clock.at_ms() <= to_ms);
         if let Some(snapshot) = found.or(self.snapshots.first()) {
             self.decoder.seek(&snapshot.mark)?;
             self.screen.set_state(&snapshot.screen);
             self.clock = snapshot.clock.clone();
+            self.translator = snapshot.translator.clone();
         }
         Ok(())
     }
@@ -175,7 +193,8 @@ impl<R: Read + Seek> Player<R> {
             self.interval_ms = self.interval_ms.saturating_mul(2);
         }
         let clock = self.clock.clone();
-        self.snapshots.push(Snapshot { clock, mark, screen: self.screen.state() });
+        let (screen, translator) = (self.screen.state(), self.translator.clone());
+        self.snapshots.push(Snapshot { clock, mark, screen, translator });
     }
 
     fn most_snapshots(&self) -> usize {

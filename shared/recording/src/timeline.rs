@@ -57,10 +57,10 @@ impl Timeline {
                 self.output += print.data.len() as u64;
                 self.duration_ms = self.duration_ms.max(u64::try_from(print.ms).unwrap_or(0));
             }
-            AuditEvent::SessionStart(_) => {
+            AuditEvent::SessionStart(_) | AuditEvent::DatabaseSessionStart(_) => {
                 self.start = self.start.or(event.metadata().time.get());
             }
-            AuditEvent::SessionEnd(_) => self.ended = true,
+            event if event.ends_recording() => self.ended = true,
             _ => {}
         }
         if let Some(gap) = OutputGap::from_event(event) {

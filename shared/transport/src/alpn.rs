@@ -1,5 +1,7 @@
 //! ALPN names of the one TLS port, and the server names that say the same to what cannot set ALPN.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use shared_types::ClusterName;
 
 /// HTTP/2; what the auth API speaks inside its own TLS.
@@ -16,6 +18,68 @@ pub const REVERSE_TUNNEL: &[u8] = b"teleport-reversetunnel";
 pub const NODE_HANDOVER: &[u8] = b"gatehouse-node-handover";
 /// What the auth API's name starts with: `teleport-auth@CLUSTER`.
 pub const AUTH_PREFIX: &str = "teleport-auth@";
+
+/// PostgreSQL and CockroachDB; their own TLS may come inside.
+pub const POSTGRES: &[u8] = b"teleport-postgres";
+/// MySQL and MariaDB; their own TLS may come inside.
+pub const MYSQL: &[u8] = b"teleport-mysql";
+/// MySQL, followed by the base64 of the version that the greeting is to name.
+pub const MYSQL_PREFIX: &str = "teleport-mysql-";
+/// Redis and Valkey.
+pub const REDIS: &[u8] = b"teleport-redis";
+/// DynamoDB.
+pub const DYNAMODB: &[u8] = b"teleport-dynamodb";
+/// The longest version of a MySQL server that a name may carry.
+const LONGEST_VERSION: usize = 64;
+
+/// What a client of a database speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// PostgreSQL's protocol.
+    Postgres,
+    /// MySQL's, with the server version that the client wants to be greeted with.
+    Mysql {
+        /// Printable text.
+        version: Option<String>,
+    },
+    /// Redis's.
+    Redis,
+    /// DynamoDB's: JSON over HTTP.
+    Dynamodb,
+}
+
+/// What an offered name asks for, if it asks for a database.
+pub fn database(name: &[u8]) -> Option<Database> {
+    match name {
+        POSTGRES => Some(Database::Postgres),
+        MYSQL => Some(Database::Mysql { version: None }),
+        REDIS => Some(Database::Redis),
+        DYNAMODB => Some(Database::Dynamodb),
+        _ => {
+            let version = std::str::from_utf8(name).ok()?.strip_prefix(MYSQL_PREFIX)?;
+            Some(Database::Mysql { version: Some(mysql_version(version)?) })
+        }
+    }
+}
+
+/// The name that asks for a MySQL database and a greeting with `version`; without one where that is no such text.
+pub fn mysql(version: Option<&str>) -> Vec<u8> {
+    let fit = version.filter(|version| is_version(version.as_bytes()));
+    match fit {
+        Some(version) => format!("{MYSQL_PREFIX}{}", STANDARD_NO_PAD.encode(version)).into_bytes(),
+        None => MYSQL.to_vec(),
+    }
+}
+
+fn mysql_version(encoded: &str) -> Option<String> {
+    let version = STANDARD_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?;
+    is_version(&version).then(|| String::from_utf8(version).ok()).flatten()
+}
+
+/// It goes into a packet of text that ends with a zero byte, and onto terminals.
+fn is_version(version: &[u8]) -> bool {
+    (1..=LONGEST_VERSION).contains(&version.len()) && version.iter().all(u8::is_ascii_graphic)
+}
 
 /// The name under which the proxy passes a connection on to the auth service of `cluster`.
 /// Without one it is the proxy's own cluster: the first connection does not know the name yet.
@@ -63,5 +127,26 @@ mod tests {
             auth_server_name(Some(&cluster)),
             "6578616d706c652e636f6d.teleport.cluster.local"
         );
+    }
+
+    #[test]
+    fn database_names() {
+        assert_eq!(database(POSTGRES), Some(Database::Postgres));
+        assert_eq!(database(REDIS), Some(Database::Redis));
+        assert_eq!(database(DYNAMODB), Some(Database::Dynamodb));
+        let of = |version: Option<&str>| Database::Mysql { version: version.map(str::to_owned) };
+        for version in [None, Some("8.0.36"), Some("10.11.6-MariaDB-0+deb12u1")] {
+            assert_eq!(database(&mysql(version)), Some(of(version)));
+        }
+        assert_eq!(mysql(Some("8.0.12")), b"teleport-mysql-OC4wLjEy");
+        let padded = b"teleport-mysql-OC4wLjM=";
+        assert_eq!(database(padded), Some(of(Some("8.0.3"))));
+        assert_eq!(mysql(Some("8.0\0")), MYSQL, "no text of a greeting");
+        let long = format!("{MYSQL_PREFIX}{}", STANDARD_NO_PAD.encode("8".repeat(65)));
+        for other in [&b""[..], b"h2", b"teleport-postgres-ping", b"teleport-mysql-", b"teleport-mysql-!!"] {
+            assert_eq!(database(other), None, "{other:?}");
+        }
+        assert_eq!(database(long.as_bytes()), None);
+        assert_eq!(database(b"teleport-mysql-OAA"), None, "a zero byte");
     }
 }

@@ -18,6 +18,8 @@ pub enum Protocol {
     Ssh,
     /// A TLS handshake record.
     Tls,
+    /// A request of PostgreSQL's for encryption, `SSLRequest` or `GSSENCRequest`.
+    Postgres,
     /// An HTTP/1 request line or the HTTP/2 preface.
     Http,
     /// The client said nothing in the time given: it waits for us.
@@ -52,9 +54,14 @@ const HTTP: &[&[u8]] = &[
 
 /// `None` while more bytes could still decide.
 fn classify(seen: &[u8]) -> Option<Protocol> {
-    let candidates = [(Protocol::Ssh, &b"SSH-"[..]), (Protocol::Tls, &b"\x16\x03"[..])]
-        .into_iter()
-        .chain(HTTP.iter().map(|start| (Protocol::Http, *start)));
+    let candidates = [
+        (Protocol::Ssh, &b"SSH-"[..]),
+        (Protocol::Tls, b"\x16\x03"),
+        (Protocol::Postgres, b"\0\0\0\x08\x04\xd2\x16\x2f"),
+        (Protocol::Postgres, b"\0\0\0\x08\x04\xd2\x16\x30"),
+    ]
+    .into_iter()
+    .chain(HTTP.iter().map(|start| (Protocol::Http, *start)));
     let mut open = false;
     for (protocol, start) in candidates {
         if seen.starts_with(start) {
@@ -135,7 +142,12 @@ mod tests {
             (b"POST /", Some(Protocol::Http)),
             (b"PRI * HTTP/2.0\r\n", Some(Protocol::Http)),
             (b"PROXY TCP4", Some(Protocol::Other)),
-            (b"\0", Some(Protocol::Other)),
+            (b"\0", None),
+            (b"\0\0\0\x08\x04\xd2\x16", None),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f", Some(Protocol::Postgres)),
+            (b"\0\0\0\x08\x04\xd2\x16\x30", Some(Protocol::Postgres)),
+            (b"\0\0\0\x08\x04\xd2\x16\x31", Some(Protocol::Other)),
+            (b"\0\x01", Some(Protocol::Other)),
         ] {
             assert_eq!(classify(seen), want, "{seen:?}");
         }

@@ -100,6 +100,13 @@ pub(crate) fn check_secret(what: &'static str, text: &str) -> Result<(), NameErr
     Ok(())
 }
 
+/// Whether a text may name a database.
+pub(crate) fn check_database(text: &str) -> Result<(), NameError> {
+    let rule =
+        Rule { what: "database name", max: 128, also: "-_.", start: alphanumeric, dots: false };
+    check(&rule, text)
+}
+
 /// Whether a text may name a lock.
 pub(crate) fn check_lock(text: &str) -> Result<(), NameError> {
     let rule = Rule { what: "lock name", max: 128, also: "-_.@+:", start: not_dash, dots: false };

@@ -14,17 +14,39 @@ pub enum SystemRole {
     Proxy,
     /// An SSH server.
     Node,
+    /// An agent in front of databases.
+    Db,
 }
 
 /// The text names no system role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown system role {0:?}, expected one of Auth, Admin, Proxy, Node")]
+#[error("unknown system role {0:?}, expected one of Auth, Admin, Proxy, Node, Db")]
 pub struct UnknownSystemRole(String);
 
 impl SystemRole {
     /// All roles.
-    pub const ALL: [SystemRole; 4] =
-        [SystemRole::Auth, SystemRole::Admin, SystemRole::Proxy, SystemRole::Node];
+    pub const ALL: [SystemRole; 5] = [
+        SystemRole::Auth,
+        SystemRole::Admin,
+        SystemRole::Proxy,
+        SystemRole::Node,
+        SystemRole::Db,
+    ];
+
+    /// Those of agents: they serve what users reach through the proxies.
+    pub const AGENTS: [SystemRole; 2] = [SystemRole::Node, SystemRole::Db];
+
+    /// Whether it is an agent's.
+    #[must_use]
+    pub fn is_agent(self) -> bool {
+        Self::AGENTS.contains(&self)
+    }
+
+    /// Whether it is that of a service that joins with a token.
+    #[must_use]
+    pub fn joins(self) -> bool {
+        self == SystemRole::Proxy || self.is_agent()
+    }
 
     /// The name as it stands in certificates.
     pub fn as_str(self) -> &'static str {
@@ -33,6 +55,7 @@ impl SystemRole {
             SystemRole::Admin => "Admin",
             SystemRole::Proxy => "Proxy",
             SystemRole::Node => "Node",
+            SystemRole::Db => "Db",
         }
     }
 }

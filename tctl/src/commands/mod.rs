@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod auth;
 pub mod completion;
+pub mod db;
 pub mod inventory;
 pub mod lock;
 pub mod nodes;

@@ -46,9 +46,9 @@ enum Verb {
     },
 }
 
-/// Which nodes are meant.
+/// Which nodes, or databases, are meant.
 #[derive(Debug, clap::Args)]
-struct Select {
+pub(super) struct Select {
     /// Labels that must match: k=v,k2=v2
     labels: Option<String>,
     /// Words that must stand in names, addresses or labels, separated by commas
@@ -57,6 +57,12 @@ struct Select {
     /// Condition, such as 'labels["env"] == "prod" && hasPrefix(name, "db-")'
     #[arg(long, value_name = "CONDITION")]
     query: Option<String>,
+}
+
+impl From<Select> for NodesQuery {
+    fn from(select: Select) -> Self {
+        Self { search: select.search, labels: select.labels, query: select.query }
+    }
 }
 
 /// Runs the verb.
@@ -87,7 +93,9 @@ fn show_token(
     match format {
         Some(Format::Text) => println!("{}", reply.token.expose()),
         Some(format) => print_structured(&[reply.token.expose()], format)?,
-        None => print!("{}", invitation(reply, ttl, connection.proxy.as_deref())),
+        None => {
+            print!("{}", invitation(reply, ttl, connection.proxy.as_deref(), &Default::default()))
+        }
     }
     Ok(())
 }
@@ -101,8 +109,7 @@ async fn list(
     if let Some(labels) = &select.labels {
         parse_labels(labels).map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))?;
     }
-    let query = NodesQuery { search: select.search, labels: select.labels, query: select.query };
-    let nodes = connection.api.nodes(&query).await.map_err(Connection::error)?.items;
+    let nodes = connection.api.nodes(&select.into()).await.map_err(Connection::error)?.items;
     if format != Format::Text {
         return print_structured(&nodes, format);
     }

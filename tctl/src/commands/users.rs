@@ -83,6 +83,17 @@ struct AddTraits {
     /// Database names
     #[arg(long, value_delimiter = ',')]
     db_names: Vec<String>,
+    /// Roles in databases
+    #[arg(long, value_delimiter = ',', value_parser = database_role)]
+    db_roles: Vec<String>,
+}
+
+/// A role in a database: one, not a pattern.
+fn database_role(text: &str) -> Result<String, String> {
+    if text.contains('*') {
+        return Err("a wildcard is no role in a database; name the roles".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 impl AddTraits {
@@ -94,6 +105,7 @@ impl AddTraits {
             ("kubernetes_groups", self.kubernetes_groups),
             ("db_users", self.db_users),
             ("db_names", self.db_names),
+            ("db_roles", self.db_roles),
         ]
         .into_iter()
         .filter(|(_, values)| !values.is_empty())
@@ -127,6 +139,9 @@ struct UpdateArgs {
     /// New database names
     #[arg(long, value_delimiter = ',')]
     set_db_names: Option<Vec<String>>,
+    /// New roles in databases
+    #[arg(long, value_delimiter = ',', value_parser = database_role)]
+    set_db_roles: Option<Vec<String>>,
 }
 
 /// Runs the verb.
@@ -218,6 +233,7 @@ async fn update(connection: &Connection, args: UpdateArgs) -> Result<(), CliErro
         ("kubernetes_groups", "Kubernetes groups", args.set_kubernetes_groups),
         ("db_users", "database users", args.set_db_users),
         ("db_names", "database names", args.set_db_names),
+        ("db_roles", "database roles", args.set_db_roles),
     ];
     let traits: Traits = changes
         .iter()
@@ -263,4 +279,35 @@ async fn list(connection: &Connection, format: Format) -> Result<(), CliError> {
     }
     table.write(terminal_width(), &mut std::io::stdout().lock())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        traits: AddTraits,
+    }
+
+    #[test]
+    fn what_a_user_may_be_in_databases_becomes_traits() {
+        let line = Line::parse_from([
+            "add",
+            "--db-users=alice,*",
+            "--db-names=app",
+            "--db-roles=reader,writer",
+        ]);
+        let traits = line.traits.into_traits();
+        let of = |name: &str| traits[name].join(",");
+        assert_eq!(
+            [of("db_users"), of("db_names"), of("db_roles")],
+            ["alice,*", "app", "reader,writer"]
+        );
+        let refused = Line::try_parse_from(["add", "--db-roles=*"]).unwrap_err().to_string();
+        assert!(refused.contains("no role in a database"), "{refused}");
+    }
 }

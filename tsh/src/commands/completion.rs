@@ -51,6 +51,12 @@ pub(crate) fn logins(typed: &std::ffi::OsStr) -> Vec<CompletionCandidate> {
     starting(values, &typed.to_string_lossy())
 }
 
+/// Databases, as the last listing showed them.
+pub(crate) fn databases(typed: &std::ffi::OsStr) -> Vec<CompletionCandidate> {
+    let values = context().map(|ctx| ctx.remembered_databases()).unwrap_or_default();
+    starting(values, &typed.to_string_lossy())
+}
+
 /// `host`, `login@host` once a login is typed, and logins to begin with.
 pub(crate) fn targets(typed: &std::ffi::OsStr) -> Vec<CompletionCandidate> {
     let Some(ctx) = context() else { return Vec::new() };

@@ -3,8 +3,9 @@
 
 use shared_api::{Client, ClientConfig, LoginRequest, Route, Secret};
 use shared_cli::{CliError, ExitCode, Prompter, printable};
+use shared_config::Profile;
 use shared_pki::{KeyPair, TlsKey};
-use shared_types::UserName;
+use shared_types::{ClusterName, UserName};
 
 use crate::commands::status;
 use crate::context::{Ctx, NewLogin, api_error};
@@ -24,10 +25,10 @@ pub struct LoginArgs {
     force: bool,
 }
 
-/// Logs in, or shows the status when that is done already.
+/// Logs in, and shows the status.
 pub async fn run(ctx: &Ctx, args: &LoginArgs) -> Result<ExitCode, CliError> {
     let current = ctx.profile_for_login()?;
-    let proxy: ProxyAddr = match (&ctx.global.proxy, &current) {
+    let addr: ProxyAddr = match (&ctx.global.proxy, &current) {
         (Some(proxy), _) => proxy.parse()?,
         (None, Some(profile)) => profile.web_proxy_addr.parse()?,
         (None, None) => {
@@ -35,8 +36,68 @@ pub async fn run(ctx: &Ctx, args: &LoginArgs) -> Result<ExitCode, CliError> {
         }
     };
     let user = user_name(ctx, current.as_ref().map(|profile| &profile.user))?;
-    let (web_addr, ping) = proxy.ping(ctx.global.insecure).await?;
-    let route = Route::Proxy { addr: web_addr.clone(), cluster: Some(ping.cluster_name.clone()) };
+    let proxy = Proxy::asked(&addr, ctx.global.insecure).await?;
+    let profile = log_in(ctx, &proxy, user, args).await?;
+    status::print_profile(ctx, &profile, true)?;
+    Ok(ExitCode::Done)
+}
+
+/// Logs the same user in again, for a program that goes on. The proxy is asked for nothing that is known.
+pub(crate) async fn again(ctx: &Ctx) -> Result<(), CliError> {
+    let profile = ctx.profile()?;
+    let args = LoginArgs { ttl: None, ca_pin: Vec::new(), force: true };
+    log_in(ctx, &Proxy::known(&profile), profile.user.clone(), &args).await.map(drop)
+}
+
+/// What a login needs to know of a proxy.
+struct Proxy {
+    host: String,
+    cluster: ClusterName,
+    web_addr: String,
+    ssh_addr: String,
+    postgres_addr: String,
+    mysql_addr: String,
+    tls_routing: bool,
+}
+
+impl Proxy {
+    /// As it says itself.
+    async fn asked(addr: &ProxyAddr, insecure: bool) -> Result<Self, CliError> {
+        let (web_addr, ping) = addr.ping(insecure).await?;
+        let ssh_port = addr.ssh_port.or_else(|| ping.ssh_port()).unwrap_or(3023);
+        Ok(Self {
+            host: addr.host.clone(),
+            web_addr,
+            ssh_addr: addr.join(ssh_port),
+            postgres_addr: ping.proxy.db.postgres(addr),
+            mysql_addr: ping.proxy.db.mysql(addr),
+            tls_routing: ping.proxy.tls_routing_enabled,
+            cluster: ping.cluster_name,
+        })
+    }
+
+    /// As an earlier login has kept it.
+    fn known(profile: &Profile) -> Self {
+        Self {
+            host: profile.name().to_owned(),
+            cluster: profile.cluster.clone(),
+            web_addr: profile.web_proxy_addr.clone(),
+            ssh_addr: profile.ssh_proxy_addr.clone(),
+            postgres_addr: profile.postgres_proxy_addr.clone(),
+            mysql_addr: profile.mysql_proxy_addr.clone(),
+            tls_routing: profile.tls_routing_enabled,
+        }
+    }
+}
+
+async fn log_in(
+    ctx: &Ctx,
+    proxy: &Proxy,
+    user: UserName,
+    args: &LoginArgs,
+) -> Result<Profile, CliError> {
+    let route =
+        Route::Proxy { addr: proxy.web_addr.clone(), cluster: Some(proxy.cluster.clone()) };
     let authorities = ctx.authorities(&proxy.host, &route, &args.ca_pin).await?;
 
     let question = format!("Enter password for user {}:", printable(user.as_ref()));
@@ -46,19 +107,20 @@ pub async fn run(ctx: &Ctx, args: &LoginArgs) -> Result<ExitCode, CliError> {
     let api =
         Client::new(ClientConfig::new(route, authorities.authorities, None)).map_err(api_error)?;
     let request = LoginRequest {
-        user: user.clone(),
+        user,
         password: Secret::from(password),
         ssh_public_key: ssh_key.public_openssh(),
         tls_public_key: tls_key.public().to_pem(),
         ttl_seconds: args.ttl.map(|minutes| minutes.saturating_mul(60)),
     };
     let reply = api.login(&request).await.map_err(api_error)?;
-    let ssh_port = proxy.ssh_port.or_else(|| ping.ssh_port()).unwrap_or(3023);
     let login = NewLogin {
         proxy_host: proxy.host.clone(),
-        web_proxy_addr: web_addr,
-        ssh_proxy_addr: proxy.join(ssh_port),
-        tls_routing: ping.proxy.tls_routing_enabled,
+        web_proxy_addr: proxy.web_addr.clone(),
+        ssh_proxy_addr: proxy.ssh_addr.clone(),
+        postgres_proxy_addr: proxy.postgres_addr.clone(),
+        mysql_proxy_addr: proxy.mysql_addr.clone(),
+        tls_routing: proxy.tls_routing,
         ssh_key,
         tls_key,
         reply,
@@ -67,8 +129,7 @@ pub async fn run(ctx: &Ctx, args: &LoginArgs) -> Result<ExitCode, CliError> {
     if ctx.global.uses_local_ssh_agent() {
         ctx.load_into_agent(&profile).await;
     }
-    status::print_profile(ctx, &profile, true)?;
-    Ok(ExitCode::Done)
+    Ok(profile)
 }
 
 /// Flag, then the profile's user, then the operating system's.

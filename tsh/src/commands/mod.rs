@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod completion;
 pub mod config;
+pub mod db;
 pub mod login;
 pub mod logout;
 pub mod ls;

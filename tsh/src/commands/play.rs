@@ -16,7 +16,7 @@ use shared_events::AuditEvent;
 use shared_recording::export::{self, ExportError};
 use shared_recording::grep::{Hits, Pattern};
 use shared_recording::timeline::Pace;
-use shared_recording::{DecodeError, Decoder, Filter, Position};
+use shared_recording::{DecodeError, Decoder, Filter, Position, database};
 
 use crate::context::Ctx;
 use source::{Reader, Source};
@@ -84,6 +84,9 @@ pub async fn run(ctx: &Ctx, args: &PlayArgs) -> Result<ExitCode, CliError> {
     let stdout = std::io::stdout();
     let on_terminal = stdout.is_terminal() && !args.raw;
     let source = Source::open(ctx, &args.session).await?;
+    if matches!(args.format, PlayFormat::Pty | PlayFormat::Text) {
+        refuse_other_kinds(&source)?;
+    }
     // Keys come from standard input, unless that brings the recording.
     let keys = std::io::stdin().is_terminal() || args.session == "-";
     if args.format == PlayFormat::Pty && on_terminal && keys {
@@ -114,7 +117,6 @@ pub async fn run(ctx: &Ctx, args: &PlayArgs) -> Result<ExitCode, CliError> {
 
 /// Plays on the terminal, from the time or the first match that was asked for.
 fn in_time(source: &Source, args: &PlayArgs) -> Result<ExitCode, CliError> {
-    refuse_other_kinds(&mut source.decoder())?;
     let pace = Pace::new(args.speed, args.skip_idle_time)
         .map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))?;
     let mut at_ms = args.at.0;
@@ -201,28 +203,43 @@ pub(in crate::commands) fn warn_about_chain<R: Read>(decoder: &Decoder<R>) {
 /// The output at once, harmless for a terminal.
 fn filtered(decoder: &mut Decoder<Reader>, out: &mut dyn Write) -> Result<(), Failed> {
     let mut filter = Filter::new();
-    let result = loop {
-        match decoder.next_event() {
-            Ok(Some(AuditEvent::SessionPrint(print))) => {
+    let mut result = Ok(());
+    for event in database::shown(decoder) {
+        match event {
+            Ok(AuditEvent::SessionPrint(print)) => {
                 out.write_all(&filter.filter(&print.data)).map_err(Failed::Write)?;
             }
-            Ok(Some(_)) => {}
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(Failed::Recording(error)),
+            Ok(_) => {}
+            Err(error) => {
+                result = Err(Failed::Recording(error));
+                break;
+            }
         }
-    };
+    }
     out.write_all(Filter::restore()).map_err(Failed::Write)?;
     result
 }
 
-/// The first event says what kind of session it is; only terminals are played in time.
-fn refuse_other_kinds(decoder: &mut Decoder<Reader>) -> Result<(), CliError> {
-    let first = decoder.next_event().map_err(|error| damaged(&error))?;
-    let kind = first.as_ref().map_or("", |event| event.kind());
-    if kind.starts_with("db.") || kind.starts_with("app.") {
+/// The first event says what kind of session it is: one with output, or one that can be shown as output.
+pub(in crate::commands) fn refuse_other_kinds(source: &Source) -> Result<(), CliError> {
+    // Whatever is wrong with the recording is found, and said, where it is played.
+    let Ok(Some(first)) = source.decoder().next_event() else { return Ok(()) };
+    refuse_kind(&first)
+}
+
+fn refuse_kind(first: &AuditEvent) -> Result<(), CliError> {
+    let shown = match first {
+        AuditEvent::DatabaseSessionStart(start) => database::is_shown(&start.database.db_protocol),
+        _ => false,
+    };
+    let kind = first.event_type();
+    if (kind.starts_with("db.") || kind.starts_with("app.")) && !shown {
         return Err(CliError::usage(
             "Interactive session replay is only supported for SSH and Kubernetes sessions. To play app or database sessions, specify --format=json or --format=yaml.",
         ));
+    }
+    if kind.starts_with("windows.desktop.") || kind.starts_with("linux.desktop.") {
+        return Err(CliError::usage("Desktop sessions cannot be played with tsh play."));
     }
     Ok(())
 }
@@ -230,6 +247,26 @@ fn refuse_other_kinds(decoder: &mut Decoder<Reader>) -> Result<(), CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sessions_without_output_are_refused_unless_they_can_be_shown() {
+        let start = |protocol: &str| -> AuditEvent {
+            let mut start = shared_events::DatabaseSessionStart::default();
+            start.database.db_protocol = protocol.to_owned();
+            start.into()
+        };
+        for protocol in ["postgres", "mysql", "redis", "dynamodb", "cockroachdb"] {
+            assert!(refuse_kind(&start(protocol)).is_ok(), "{protocol}");
+        }
+        let refused = refuse_kind(&start("mongodb")).unwrap_err();
+        assert!(refused.message().contains("--format=json or --format=yaml"), "{refused:?}");
+        for kind in ["app.session.start", "windows.desktop.session.start"] {
+            let mut other = shared_events::OtherEvent::default();
+            other.metadata.event = kind.to_owned();
+            assert!(refuse_kind(&AuditEvent::Other(other)).is_err(), "{kind}");
+        }
+        assert!(refuse_kind(&shared_events::SessionStart::default().into()).is_ok());
+    }
 
     #[test]
     fn speeds_are_the_documented_ones_and_more() {

@@ -1,5 +1,6 @@
 //! `tsh proxy`: ways through the proxy for programs that do not know it.
 
+mod db;
 mod listen;
 mod pipes;
 mod ssh;
@@ -20,11 +21,14 @@ pub struct ProxyArgs {
 enum Command {
     /// Connect to a server: for ProxyCommand of OpenSSH, or for any client on a local port
     Ssh(ssh::SshArgs),
+    /// Listen on this machine for the clients of databases
+    Db(db::DbArgs),
 }
 
 /// Runs one of them.
 pub async fn run(ctx: &Ctx, args: ProxyArgs) -> Result<ExitCode, CliError> {
     match args.command {
         Command::Ssh(args) => ssh::run(ctx, args).await,
+        Command::Db(args) => db::run(ctx, args).await,
     }
 }

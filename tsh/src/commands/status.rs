@@ -59,6 +59,7 @@ fn describe(ctx: &Ctx, profile: &Profile) -> Result<serde_json::Value, CliError>
         value["logins"] = serde_json::json!(login.logins());
         value["traits"] = serde_json::json!(login.identity.traits);
         value["valid_until"] = serde_json::json!(login.identity.valid_until);
+        value["databases"] = serde_json::json!(databases(ctx, profile)?);
         value["extensions"] = serde_json::json!(login.extensions());
     }
     Ok(value)
@@ -87,11 +88,21 @@ pub fn print_profile(ctx: &Ctx, profile: &Profile, active: bool) -> Result<(), C
             line("Logins", &login.logins().join(", "));
         }
         line("Kubernetes", "disabled");
+        let databases = databases(ctx, profile)?;
+        if !databases.is_empty() {
+            line("Databases", &databases.join(", "));
+        }
         line("Valid until", &validity(login.identity.valid_until, Utc::now()));
         line("Extensions", &login.extensions().join(", "));
     }
     println!();
     Ok(())
+}
+
+/// The databases that the user is logged in to.
+fn databases(ctx: &Ctx, profile: &Profile) -> Result<Vec<String>, CliError> {
+    let active = crate::commands::db::active(&ctx.dir, profile)?;
+    Ok(active.into_iter().map(|one| one.route.service).collect())
 }
 
 /// The end, and what is left of it.

@@ -18,7 +18,7 @@ use crate::types::*;
 use crate::{limits, paths};
 
 /// `?a=b&c=d` out of a struct of optional scalars.
-fn query(params: &impl Serialize) -> String {
+pub(super) fn query(params: &impl Serialize) -> String {
     let Ok(Value::Object(map)) = serde_json::to_value(params) else { return String::new() };
     let mut out = String::new();
     for (key, value) in map {
@@ -53,7 +53,7 @@ impl Client {
     }
 
     /// Any call that takes and gives JSON.
-    async fn json<T: DeserializeOwned>(
+    pub(super) async fn json<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -77,11 +77,11 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|source| ClientError::Reply { what, source })
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.json(Method::GET, path, None::<&()>, self.inner.timeouts.request).await
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,

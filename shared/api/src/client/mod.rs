@@ -5,6 +5,7 @@
 
 mod calls;
 mod conn;
+mod databases;
 mod error;
 mod first_use;
 mod handover;

@@ -71,6 +71,7 @@ impl Cluster {
             usage: Vec::new(),
             login_ip: None,
             pinned_ip: None,
+            database: None,
         };
         let cert = self
             .user

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use shared_pki::TrustedAuthority;
+use shared_pki::{CaKind, TrustedAuthority};
 use shared_types::resource::{
     ClusterAuthPreference, ClusterNetworkingConfig, Lock, LockSubject, Role, SessionRecordingConfig,
 };
-use shared_types::{ClusterName, RoleName, User, UserName};
+use shared_types::{ClusterName, Database, RoleName, User, UserName};
 
 /// `GET /v1/cluster-state`: no secrets, everything a service checks certificates and roles by.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,9 +31,17 @@ pub struct ClusterState {
     pub networking: ClusterNetworkingConfig,
     /// How users log in.
     pub auth_preference: ClusterAuthPreference,
+    /// The databases that administrators have written, by name; agents choose among them by label.
+    #[serde(default)]
+    pub databases: Vec<Database>,
 }
 
 impl ClusterState {
+    /// The authority of a kind, if it is among those that services know.
+    pub fn authority(&self, kind: CaKind) -> Option<&TrustedAuthority> {
+        self.authorities.iter().find(|authority| authority.kind == kind)
+    }
+
     /// The first lock that stops `subject` at `now`.
     pub fn lock_on(&self, subject: &LockSubject<'_>, now: DateTime<Utc>) -> Option<&Lock> {
         self.locks.iter().find(|lock| lock.stops(subject, now))

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use shared_pki::TrustedAuthority;
+use shared_pki::{DatabaseRoute, TrustedAuthority};
 use shared_types::{ClusterName, HostId, Login, RoleName, SystemRole, Traits, UserName};
 
 use crate::Secret;
@@ -29,7 +29,7 @@ pub struct LoginRequest {
 pub struct LoginReply {
     /// Whom they are for.
     pub username: UserName,
-    /// SSH certificate, OpenSSH text.
+    /// SSH certificate, OpenSSH text; empty where the TLS certificate is for a database only.
     pub ssh_cert: String,
     /// TLS certificate, PEM.
     pub tls_cert: String,
@@ -48,13 +48,17 @@ pub struct UserCertsRequest {
     /// Another user than the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserName>,
-    /// SSH public key to certify, one line.
+    /// SSH public key to certify, one line; empty where `database` is given.
+    #[serde(default)]
     pub ssh_public_key: String,
     /// TLS public key to certify, PEM (SubjectPublicKeyInfo).
     pub tls_public_key: String,
     /// Wished life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
+    /// The database the certificate is to be for, and nothing else. There is no SSH certificate with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseRoute>,
 }
 
 /// `POST /v1/invite/info`.

@@ -1,11 +1,13 @@
 //! SSH servers of the cluster, and everything else that serves it: who is there.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use shared_types::{HostId, Labels, Node, SystemRole};
+use shared_types::{DatabaseServer, HostId, Labels, Node, SystemRole};
+
+use super::HostDatabases;
 
 /// Reply to `PUT /v1/presence/node`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +78,7 @@ pub struct Instance {
     pub last_seen: Option<DateTime<Utc>>,
 }
 
-/// All nodes of the cluster, as a proxy knows them. Whether one is expired is for the auth service to say: it is gone
+/// All nodes of the cluster and all that agents serve, as a proxy knows them. Whether one is expired is for the auth service to say: it is gone
 /// from the next view.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodeView {
@@ -86,6 +88,8 @@ pub struct NodeView {
     pub nodes: Vec<Arc<Node>>,
     /// The proxies, by host id: agents keep a tunnel to each.
     pub proxies: Vec<ProxyInfo>,
+    /// The databases that agents serve, by name and then by host id.
+    pub databases: Vec<Arc<DatabaseServer>>,
 }
 
 /// A proxy of the cluster.
@@ -115,6 +119,9 @@ pub struct NodeChanges {
     /// All proxies.
     #[serde(default)]
     pub proxies: Vec<ProxyInfo>,
+    /// Hosts whose databases changed, each with all it serves now.
+    #[serde(default)]
+    pub databases: Vec<HostDatabases>,
 }
 
 impl NodeView {
@@ -130,7 +137,47 @@ impl NodeView {
         }
         nodes.sort_by(|a, b| a.name().cmp(b.name()));
         nodes.dedup_by(|later, first| later.name() == first.name());
-        Self { revision: changes.revision, nodes, proxies: changes.proxies }
+        let databases = self.databases_after(changes.whole, changes.databases);
+        Self { revision: changes.revision, nodes, proxies: changes.proxies, databases }
+    }
+
+    fn databases_after(
+        &self,
+        whole: bool,
+        changed: Vec<HostDatabases>,
+    ) -> Vec<Arc<DatabaseServer>> {
+        if !whole && changed.is_empty() {
+            return self.databases.clone();
+        }
+        let hosts: HashSet<HostId> = changed.iter().map(|host| host.host_id).collect();
+        let kept = self
+            .databases
+            .iter()
+            .filter(|server| !whole && !hosts.contains(&server.spec.host_id))
+            .cloned();
+        let new = changed.into_iter().flat_map(|host| {
+            let own = move |server: &DatabaseServer| server.spec.host_id == host.host_id;
+            host.servers.into_iter().filter(own).map(Arc::new)
+        });
+        let mut all: Vec<_> = kept.chain(new).collect();
+        all.sort_by(|a, b| service_order(a).cmp(&service_order(b)));
+        all.dedup_by(|later, first| service_order(later) == service_order(first));
+        all
+    }
+
+    /// The agents that serve a database.
+    pub fn database_servers(&self, service: &str) -> &[Arc<DatabaseServer>] {
+        let from = self.databases.partition_point(|server| server.name() < service);
+        let rest = self.databases.get(from..).unwrap_or_default();
+        let many = rest.partition_point(|server| server.name() == service);
+        rest.get(..many).unwrap_or_default()
+    }
+
+    /// All that a host serves.
+    pub fn databases_of(&self, host: HostId) -> HostDatabases {
+        let own = self.databases.iter().filter(|server| server.spec.host_id == host);
+        let servers = own.map(|server| DatabaseServer::clone(server)).collect();
+        HostDatabases { host_id: host, servers }
     }
 
     /// The node of a host.
@@ -148,8 +195,22 @@ impl NodeView {
             nodes: self.nodes.iter().map(|node| Node::clone(node)).collect(),
             gone: Vec::new(),
             proxies: self.proxies.clone(),
+            databases: self.databases_by_host(),
         }
     }
+
+    fn databases_by_host(&self) -> Vec<HostDatabases> {
+        let mut hosts: BTreeMap<HostId, Vec<DatabaseServer>> = BTreeMap::new();
+        for server in &self.databases {
+            let host = hosts.entry(server.spec.host_id).or_default();
+            host.push(DatabaseServer::clone(server));
+        }
+        hosts.into_iter().map(|(host_id, servers)| HostDatabases { host_id, servers }).collect()
+    }
+}
+
+fn service_order(server: &DatabaseServer) -> (&str, HostId) {
+    (server.name(), server.spec.host_id)
 }
 
 #[cfg(test)]
@@ -176,6 +237,7 @@ mod tests {
             nodes: vec![node(hosts[1], "b"), node(hosts[0], "new")],
             gone: vec![hosts[0], hosts[2], HostId::random()],
             proxies: vec![ProxyInfo { host_id: hosts[9], public_addr: None }],
+            ..NodeChanges::default()
         };
         let view = view.after(next);
         assert_eq!((view.nodes.len(), view.proxies.len()), (39, 1));
@@ -189,5 +251,46 @@ mod tests {
         assert_eq!(NodeView::default().after(view.to_changes()), view);
         let none = NodeChanges { revision: 6, whole: true, ..NodeChanges::default() };
         assert!(view.after(none).nodes.is_empty());
+    }
+
+    #[test]
+    fn what_a_host_serves_replaces_what_it_served() {
+        let (one, other) = (HostId::random(), HostId::random());
+        let server = |host: HostId, service: &str| {
+            let database = shared_types::Database::new(
+                service,
+                shared_types::resource::DatabaseSpec::new(
+                    shared_types::DbProtocol::Redis,
+                    "a:1",
+                ),
+            );
+            DatabaseServer::of(host, "agent", database)
+        };
+        let serves = |host: HostId, services: &[&str]| HostDatabases {
+            host_id: host,
+            servers: services.iter().map(|service| server(host, service)).collect(),
+        };
+        let change = |databases: Vec<HostDatabases>| NodeChanges {
+            revision: 1,
+            databases,
+            ..NodeChanges::default()
+        };
+        let view =
+            NodeView::default().after(change(vec![serves(one, &["b", "a", "a"]), serves(other, &["b"])]));
+        assert_eq!(view.databases.len(), 3);
+        let names: Vec<&str> = view.databases.iter().map(|server| server.name()).collect();
+        assert_eq!(names, ["a", "b", "b"]);
+        assert_eq!(view.database_servers("b").len(), 2);
+        assert!(view.database_servers("c").is_empty() && view.database_servers("").is_empty());
+        assert_eq!(view.databases_of(one).servers.len(), 2);
+        let again = view.after(change(vec![serves(one, &["c"])]));
+        let names: Vec<&str> = again.databases.iter().map(|server| server.name()).collect();
+        assert_eq!(names, ["b", "c"]);
+        assert_eq!(again.after(change(vec![serves(other, &[])])).databases.len(), 1);
+        assert_eq!(again.after(change(Vec::new())).databases, again.databases);
+        assert_eq!(NodeView::default().after(again.to_changes()), again);
+        // A host speaks of itself only.
+        let foreign = HostDatabases { host_id: one, servers: vec![server(other, "x")] };
+        assert!(NodeView::default().after(change(vec![foreign])).databases.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! Answers a condition.
 
 use super::{Condition, Expr, List, Query, Text};
-use shared_types::{Labels, Node, Traits};
+use shared_types::{Database, Labels, Node, Traits};
 
 /// What a check knows beside the user. What is `None` is not known, and a condition on it refuses.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,8 +50,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) ctx: &'a WhereCtx<'a>,
     /// Labels of the target; none for rules.
     pub(crate) labels: Option<&'a Labels>,
-    /// The node that a query is about.
-    pub(crate) node: Option<&'a Node>,
+    /// What a query is about.
+    pub(crate) queried: Option<&'a dyn Queried>,
 }
 
 impl Condition {
@@ -60,11 +60,49 @@ impl Condition {
     }
 }
 
+/// What a query can be about.
+pub trait Queried: std::fmt::Debug {
+    /// Its name as a resource.
+    fn id(&self) -> &str;
+    /// The name users know it by.
+    fn known_as(&self) -> &str;
+    /// Whether each of the words stands somewhere in it.
+    fn contains_all(&self, words: &[String]) -> bool;
+}
+
+impl Queried for Node {
+    fn id(&self) -> &str {
+        self.name()
+    }
+
+    fn known_as(&self) -> &str {
+        &self.spec.hostname
+    }
+
+    fn contains_all(&self, words: &[String]) -> bool {
+        Node::contains_all(self, words)
+    }
+}
+
+impl Queried for Database {
+    fn id(&self) -> &str {
+        self.name()
+    }
+
+    fn known_as(&self) -> &str {
+        self.name()
+    }
+
+    fn contains_all(&self, words: &[String]) -> bool {
+        Database::contains_all(self, words)
+    }
+}
+
 impl Query {
-    /// Whether a node with these labels is asked for.
-    pub fn matches(&self, node: &Node, labels: &Labels) -> bool {
+    /// Whether something with these labels is asked for.
+    pub fn matches(&self, queried: &dyn Queried, labels: &Labels) -> bool {
         let ctx = WhereCtx {
-            resource_name: Some(node.name()),
+            resource_name: Some(queried.id()),
             resource_labels: Some(labels),
             ..WhereCtx::none()
         };
@@ -75,7 +113,7 @@ impl Query {
             traits: &traits,
             ctx: &ctx,
             labels: Some(labels),
-            node: Some(node),
+            queried: Some(queried),
         };
         self.0.holds(&subject) == Ok(true)
     }
@@ -103,7 +141,7 @@ impl Expr {
             }
             Expr::EqualText(left, right) => left.value(subject)? == right.value(subject)?,
             Expr::EqualList(left, right) => left.values(subject)? == right.values(subject)?,
-            Expr::Search(words) => subject.node.ok_or(Unknown)?.contains_all(words),
+            Expr::Search(words) => subject.queried.ok_or(Unknown)?.contains_all(words),
             Expr::HasPrefix(text, start) => text.value(subject)?.starts_with(start.value(subject)?),
             Expr::Exists(label) => subject.labels.ok_or(Unknown)?.contains_key(label),
         })
@@ -124,7 +162,7 @@ impl Text {
             Text::ResourceName => subject.ctx.resource_name.ok_or(Unknown),
             Text::ResourceLabel(name) => label(subject.ctx.resource_labels, name),
             Text::Label(name) => label(subject.labels, name),
-            Text::NodeName => subject.node.map(|node| node.spec.hostname.as_str()).ok_or(Unknown),
+            Text::NodeName => subject.queried.map(Queried::known_as).ok_or(Unknown),
         }
     }
 }

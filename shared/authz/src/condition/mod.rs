@@ -1,4 +1,4 @@
-//! `where` conditions, label expressions, and queries over nodes: text → typed tree → answer.
+//! `where` conditions, label expressions, and queries over nodes and databases: text → typed tree → answer.
 //!
 //! A condition that names something unknown does not parse; one that needs something the caller does not have
 //! (a session's participants where there is no session) has no answer, which the caller treats as a refusal.
@@ -7,7 +7,7 @@ mod eval;
 mod lexer;
 mod parser;
 
-pub use eval::WhereCtx;
+pub use eval::{Queried, WhereCtx};
 pub(crate) use eval::{Subject, Unknown};
 
 use lexer::Token;
@@ -33,7 +33,7 @@ impl std::str::FromStr for Condition {
     }
 }
 
-/// A parsed query over nodes, such as `labels["env"] == "prod" && search("db")`. It decides what is shown of what its
+/// A parsed query over nodes or databases, such as `labels["env"] == "prod" && search("db")`. It decides what is shown of what its
 /// writer may see anyway, and never about access.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query(Expr);
@@ -55,11 +55,11 @@ enum Expr {
     ContainsAll(List, List),
     EqualText(Text, Text),
     EqualList(List, List),
-    /// Of queries: each word stands somewhere in the node's names, addresses or labels.
+    /// Of queries: each word stands somewhere in its names, addresses or labels.
     Search(Vec<String>),
     /// Of queries: the text begins so.
     HasPrefix(Text, Text),
-    /// Of queries: the node has the label.
+    /// Of queries: it has the label.
     Exists(String),
 }
 
@@ -72,7 +72,7 @@ enum Text {
     ResourceLabel(String),
     /// A label of the target, in label expressions and queries.
     Label(String),
-    /// Of queries: the node's name.
+    /// Of queries: its name.
     NodeName,
 }
 

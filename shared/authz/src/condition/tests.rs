@@ -15,7 +15,7 @@ fn holds(text: &str, participants: Option<&[String]>) -> Result<bool, Unknown> {
         traits: &traits,
         ctx: &ctx,
         labels: Some(&labels),
-        node: None,
+        queried: None,
     })
 }
 
@@ -124,7 +124,7 @@ proptest! {
     fn never_panics(text in "[a-z.\\[\\]\"()!&|=, \\\\`ä]{0,60}") {
         let _ = text.parse::<Query>();
         if let Ok(condition) = text.parse::<Condition>() {
-            let subject = Subject { user: "u", roles: &[], traits: &Traits::new(), ctx: &WhereCtx::default(), labels: None, node: None };
+            let subject = Subject { user: "u", roles: &[], traits: &Traits::new(), ctx: &WhereCtx::default(), labels: None, queried: None };
             let _ = condition.holds(&subject);
         }
     }

@@ -139,7 +139,7 @@ impl Checker<'_> {
         let expected =
             || self.fault(KEY, "expected role,role:TOKEN, where TOKEN may be an absolute path");
         let (roles, token) = text.split_once(':').ok_or_else(expected)?;
-        let known = [SystemRole::Auth, SystemRole::Proxy, SystemRole::Node];
+        let known = [SystemRole::Auth, SystemRole::Proxy, SystemRole::Node, SystemRole::Db];
         let roles = roles
             .split(',')
             .map(|word| {

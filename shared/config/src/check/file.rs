@@ -15,7 +15,6 @@ impl Checker<'_> {
         for (key, service) in [
             ("kubernetes_service.enabled", &file.kubernetes_service),
             ("app_service.enabled", &file.app_service),
-            ("db_service.enabled", &file.db_service),
             ("windows_desktop_service.enabled", &file.windows_desktop_service),
             ("discovery_service.enabled", &file.discovery_service),
         ] {
@@ -45,10 +44,12 @@ impl Checker<'_> {
         };
         let ciphers = file.teleport.ciphers.as_ref().map(|list| list.0.clone());
         let ssh = self.ssh(file.ssh_service, ciphers)?;
-        if auth.is_none() && proxy.is_none() && ssh.is_none() {
+        let db = self.db(file.db_service)?;
+        if auth.is_none() && proxy.is_none() && ssh.is_none() && db.is_none() {
             return Err(self.fault(
                 "auth_service.enabled",
-                "neither auth_service nor proxy_service nor ssh_service is enabled; expected one of them",
+                "neither auth_service nor proxy_service nor ssh_service nor db_service is enabled; expected one of \
+                 them",
             ));
         }
         let global = file.teleport;
@@ -68,6 +69,12 @@ impl Checker<'_> {
                     "is for agents; a proxy_service joins through auth_server",
                 ));
             }
+        }
+        if db.is_some() && proxy.is_none() && proxy_server.is_none() {
+            return Err(self.fault(
+                "db_service.enabled",
+                "needs teleport.proxy_server, or a proxy_service beside it: databases are reached through proxies",
+            ));
         }
         let diag_addr = match global.diag_addr.filter(|addr| !addr.is_empty()) {
             Some(addr) => Some(self.listen("teleport.diag_addr", Some(addr), 3000)?),
@@ -93,6 +100,7 @@ impl Checker<'_> {
             auth,
             proxy,
             ssh,
+            db,
         })
     }
 

@@ -59,6 +59,27 @@ impl Checker<'_> {
                 "proxy_service.ssh_public_addr",
                 proxy.ssh_public_addr.map(|list| list.0),
             )?,
+            postgres_listen_addr: self.own_port(
+                "proxy_service.postgres_listen_addr",
+                proxy.postgres_listen_addr,
+                5432,
+                false,
+            )?,
+            postgres_public_addr: self.public(
+                "proxy_service.postgres_public_addr",
+                proxy.postgres_public_addr.map(|list| list.0),
+            )?,
+            mysql_listen_addr: self.own_port(
+                "proxy_service.mysql_listen_addr",
+                proxy.mysql_listen_addr,
+                3036,
+                separate,
+            )?,
+            mysql_public_addr: self.public(
+                "proxy_service.mysql_public_addr",
+                proxy.mysql_public_addr.map(|list| list.0),
+            )?,
+            mysql_server_version: self.mysql_version(proxy.mysql_server_version)?,
             https_keypairs: keypairs
                 .into_iter()
                 .map(|pair| Keypair {
@@ -75,6 +96,20 @@ impl Checker<'_> {
             )?,
             recording_spool_bytes: proxy.recording_spool_bytes.unwrap_or(10 * 1024 * 1024 * 1024),
         })
+    }
+
+    /// A version goes into a packet of text, and from there to terminals.
+    fn mysql_version(&self, version: Option<String>) -> Result<Option<String>, ConfigError> {
+        let fit = |version: &String| {
+            (1..=64).contains(&version.len()) && version.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        match version {
+            Some(version) if !fit(&version) => Err(self.fault(
+                "proxy_service.mysql_server_version",
+                "is no version; expected up to 64 printable characters without blanks, like 8.0.36",
+            )),
+            version => Ok(version),
+        }
     }
 
     /// A port of one protocol's own: where the file names one, or where there is one for each anyway.

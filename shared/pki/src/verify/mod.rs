@@ -19,6 +19,8 @@ pub use tls::{ClientVerifier, TlsVerifier, tls_peer};
 pub use tls_server::ServerVerifier;
 
 #[cfg(test)]
+mod database_tests;
+#[cfg(test)]
 mod ssh_tests;
 #[cfg(test)]
 mod tls_tests;

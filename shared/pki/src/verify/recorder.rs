@@ -55,8 +55,8 @@ impl SshVerifier<'_> {
             return Err(CertRefusal::WrongCluster);
         }
         let found = cert.extensions().get(X_TELEPORT_ROLE).and_then(|role| system_role(role));
-        let Some(role @ (SystemRole::Proxy | SystemRole::Node)) = found else {
-            return Err(CertRefusal::WrongRole { expected: "Node or Proxy", found });
+        let Some(role) = found.filter(|role| role.joins()) else {
+            return Err(CertRefusal::WrongRole { expected: "an agent or Proxy", found });
         };
         let [principal] = cert.valid_principals() else { return Err(CertRefusal::Identity) };
         let host_id: HostId = principal

@@ -68,6 +68,9 @@ pub enum CertRefusal {
     /// The certificate names another cluster than the one whose authority signed.
     #[error("certificate is for another cluster")]
     WrongCluster,
+    /// The certificate is limited to another use than this, or is for any use where it has to be for this one.
+    #[error("certificate is not for this use")]
+    Usage,
     /// What the certificate says about its holder is not readable.
     #[error("certificate without a usable identity")]
     Identity,
@@ -94,6 +97,7 @@ impl CertRefusal {
             Self::UnsupportedKey(_) => "unsupported_key",
             Self::WrongRole { .. } => "wrong_role",
             Self::WrongCluster => "wrong_cluster",
+            Self::Usage => "usage",
             Self::Identity => "identity",
         }
     }
@@ -169,6 +173,7 @@ mod tests {
                 "host certificate is for role none, expected Node",
             ),
             (CertRefusal::WrongCluster, "wrong_cluster", "certificate is for another cluster"),
+            (CertRefusal::Usage, "usage", "certificate is not for this use"),
             (CertRefusal::Identity, "identity", "certificate without a usable identity"),
         ];
         for (refusal, code, text) in table {

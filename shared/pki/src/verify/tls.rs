@@ -4,7 +4,7 @@
 //! service's system role under the host CA, so a user with a role named `Auth` never becomes the auth service.
 
 use super::CertRefusal;
-use crate::{CaKind, Identity, SKEW_SECONDS, TrustedAuthority};
+use crate::{CaKind, Identity, SKEW_SECONDS, TrustedAuthority, USAGE_DATABASE};
 use chrono::{DateTime, Utc};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::WebPkiClientVerifier;
@@ -57,9 +57,24 @@ impl TlsVerifier {
         Self { anchors, subjects }
     }
 
-    /// Believes or refuses a peer's certificate.
+    /// Believes or refuses a peer's certificate. One that is limited to a use is not believed here: whoever serves that
+    /// use asks for it.
     pub fn peer(&self, der: &[u8], now: DateTime<Utc>) -> Result<Identity, CertRefusal> {
-        self.chain(&CertificateDer::from(der), &[], now)
+        let identity = self.chain(&CertificateDer::from(der), &[], now)?;
+        match identity.usage.is_empty() {
+            true => Ok(identity),
+            false => Err(CertRefusal::Usage),
+        }
+    }
+
+    /// Believes or refuses a certificate of a user on the way to a database: it has to be limited to that use, and says
+    /// which database.
+    pub fn database_user(&self, der: &[u8], now: DateTime<Utc>) -> Result<Identity, CertRefusal> {
+        let identity = self.chain(&CertificateDer::from(der), &[], now)?;
+        match identity.usage.as_slice() {
+            [usage] if usage == USAGE_DATABASE && identity.database.is_some() => Ok(identity),
+            _ => Err(CertRefusal::Usage),
+        }
     }
 
     fn chain(
@@ -158,8 +173,9 @@ pub(super) fn time_of(now: UnixTime) -> DateTime<Utc> {
         .unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
-/// For rustls: takes clients without a certificate, and those whose certificate [`TlsVerifier`] believes. After the
-/// handshake the server asks [`ClientVerifier::verifier`] for the identity; no certificate is no identity.
+/// For rustls: takes clients without a certificate, and those whose certificate one of the authorities of
+/// [`TlsVerifier`] vouches for. After the handshake the server asks [`ClientVerifier::verifier`] for the identity, and so
+/// whether the certificate is for the use at hand; no certificate is no identity.
 #[derive(Debug, Clone)]
 pub struct ClientVerifier {
     verifier: Arc<TlsVerifier>,

@@ -7,9 +7,10 @@
 use std::io::Write;
 
 use serde_json::{Value, json};
-use shared_events::{AuditEvent, OutputGap, SessionStart};
+use shared_events::{AuditEvent, OutputGap};
 
-use super::{Events, ExportError, quoted};
+use super::{Events, ExportError, Heading, quoted};
+use crate::database::shown;
 use crate::filter::{Audience, Filter};
 use crate::player::line_ends;
 use crate::screen::{LineEnds, Size};
@@ -36,14 +37,14 @@ pub fn asciicast(
         out,
         begun: false,
         size: Size::default(),
-        start: None,
+        heading: None,
         filter: Filter::for_audience(Audience::Screen),
         line_ends: LineEnds::default(),
         clock: Clock::default(),
         written_ms: 0,
     };
     let mut result = Ok(());
-    for event in events {
+    for event in shown(events) {
         match event {
             Ok(event) => cast.take(&event)?,
             Err(error) => {
@@ -61,7 +62,7 @@ struct Cast<'a, W> {
     out: &'a mut W,
     begun: bool,
     size: Size,
-    start: Option<SessionStart>,
+    heading: Option<Heading>,
     filter: Filter,
     line_ends: LineEnds,
     clock: Clock,
@@ -78,8 +79,10 @@ impl<W: Write> Cast<'_, W> {
                 self.event('r', &format!("{}x{}", size.columns, size.rows))?;
             }
         }
+        if !self.begun && self.heading.is_none() {
+            self.heading = Heading::of(event);
+        }
         match event {
-            AuditEvent::SessionStart(start) if !self.begun => self.start = Some(start.clone()),
             AuditEvent::SessionPrint(print) => {
                 let shown = self.filter.filter(&print.data);
                 let mut shown = String::from_utf8_lossy(&shown).into_owned();
@@ -121,11 +124,11 @@ impl<W: Write> Cast<'_, W> {
             Version::Two => json!({ "version": 2, "width": columns, "height": rows }),
             Version::Three => json!({ "version": 3, "term": { "cols": columns, "rows": rows } }),
         };
-        if let (Some(start), Some(header)) = (&self.start, header.as_object_mut()) {
-            if let Some(time) = start.metadata.time.get() {
+        if let (Some(heading), Some(header)) = (&self.heading, header.as_object_mut()) {
+            if let Some(time) = heading.start {
                 header.insert("timestamp".into(), time.timestamp().into());
             }
-            let title = super::title(start);
+            let title = heading.title();
             if !title.is_empty() {
                 header.insert("title".into(), Value::String(title));
             }

@@ -16,9 +16,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use shared_events::{AuditEvent, OutputGap, SessionStart};
+use shared_events::{AuditEvent, OutputGap};
 
-use super::{Events, ExportError};
+use super::{Events, ExportError, Heading};
+use crate::database::shown;
 use crate::player::line_ends;
 use crate::screen::Screen;
 use crate::timeline::{Clock, size_of};
@@ -33,10 +34,16 @@ const STEP_MS: u64 = 40;
 
 /// Writes the page. Of a damaged recording it has what came before the damage, and says so.
 pub fn html(events: impl Events, out: &mut impl Write) -> Result<(), ExportError> {
-    let mut page =
-        Page { out, begun: false, start: None, screen: None, dirty: None, clock: Clock::default() };
+    let mut page = Page {
+        out,
+        begun: false,
+        heading: None,
+        screen: None,
+        dirty: None,
+        clock: Clock::default(),
+    };
     let mut result = Ok(());
-    for event in events {
+    for event in shown(events) {
         match event {
             Ok(event) => page.take(&event)?,
             Err(error) => {
@@ -53,7 +60,7 @@ pub fn html(events: impl Events, out: &mut impl Write) -> Result<(), ExportError
 struct Page<'a, W> {
     out: &'a mut W,
     begun: bool,
-    start: Option<SessionStart>,
+    heading: Option<Heading>,
     screen: Option<Shown>,
     /// Since when the screen shows something that no step tells yet.
     dirty: Option<u64>,
@@ -82,10 +89,10 @@ impl<W: Write> Page<'_, W> {
             shown.model.resize(size);
             self.dirty = self.dirty.or(Some(self.clock.at_ms()));
         }
+        if !self.begun && self.heading.is_none() {
+            self.heading = Heading::of(event);
+        }
         match event {
-            AuditEvent::SessionStart(start) if !self.begun && self.start.is_none() => {
-                self.start = Some(start.clone());
-            }
             AuditEvent::SessionPrint(print) => {
                 shown.model.feed(&print.data);
                 self.dirty = self.dirty.or(Some(self.clock.at_ms()));
@@ -122,17 +129,17 @@ impl<W: Write> Page<'_, W> {
         if std::mem::replace(&mut self.begun, true) {
             return Ok(());
         }
-        let title = self.start.as_ref().map(super::title).unwrap_or_default();
-        let about = self.start.as_ref().map_or(json!({}), |start| {
+        let title = self.heading.as_ref().map(Heading::title).unwrap_or_default();
+        let about = self.heading.as_ref().map_or(json!({}), |heading| {
             json!({
                 "title": title,
-                "session": start.session.sid,
-                "cluster": start.metadata.cluster_name,
-                "user": start.user.user,
-                "login": start.user.login,
-                "host": start.server.server_hostname,
-                "command": start.initial_command.join(" "),
-                "start": start.metadata.time.get().map(|time| time.to_rfc3339()),
+                "session": heading.session,
+                "cluster": heading.cluster,
+                "user": heading.user,
+                "login": heading.login,
+                "host": heading.target,
+                "command": heading.command,
+                "start": heading.start.map(|time| time.to_rfc3339()),
             })
         });
         let hash = |text: &str| STANDARD.encode(Sha256::digest(text));

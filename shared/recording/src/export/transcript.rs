@@ -6,6 +6,7 @@ use std::io::Write;
 use shared_events::{AuditEvent, OutputGap};
 
 use super::{Events, ExportError};
+use crate::database::shown;
 use crate::player::line_ends;
 use crate::screen::{Screen, Size};
 use crate::timeline::size_of;
@@ -14,7 +15,7 @@ use crate::timeline::size_of;
 pub fn transcript(events: impl Events, out: &mut impl Write) -> Result<(), ExportError> {
     let mut transcript = Transcript { screen: Screen::new(Size::default()), full: None };
     let mut result = Ok(());
-    for event in events {
+    for event in shown(events) {
         match event {
             Ok(event) => transcript.take(&event, out)?,
             Err(error) => {

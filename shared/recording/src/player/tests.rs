@@ -124,3 +124,37 @@ fn a_damaged_recording_plays_up_to_the_damage() {
     player.seek(5_000).unwrap();
     assert_eq!(shown(&player), "second 5");
 }
+
+/// A statement that was prepared at the start runs every second.
+#[test]
+fn a_database_session_plays_and_seeks_with_what_was_prepared() {
+    use shared_events::{DatabaseSessionStart, PostgresBind, PostgresExecute, PostgresParse};
+    let header = Header {
+        cluster: "example.test".parse().unwrap(),
+        session: SessionId::random(),
+        recorder: HostId::random(),
+    };
+    let at = |second: i64| -> DateTime<Utc> { DateTime::UNIX_EPOCH + TimeDelta::seconds(second) };
+    let mut recorder = SessionRecorder::new(header, Limits::default(), None);
+    let mut slices = Vec::new();
+    let mut start = DatabaseSessionStart::default();
+    start.database.db_protocol = "postgres".into();
+    start.database.db_name = "app".into();
+    recorder.event(&mut start.into(), at(0), &mut slices).unwrap();
+    let parse = PostgresParse { query: "select $1".into(), ..PostgresParse::default() };
+    recorder.event(&mut parse.into(), at(0), &mut slices).unwrap();
+    for second in 1..600 {
+        let bind = PostgresBind { parameters: vec![second.to_string()], ..PostgresBind::default() };
+        recorder.event(&mut bind.into(), at(second), &mut slices).unwrap();
+        recorder.event(&mut PostgresExecute::default().into(), at(second), &mut slices).unwrap();
+        slices.extend(recorder.flush());
+    }
+    recorder.finish(at(600), &mut slices).unwrap();
+    let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.bytes.to_vec()).collect();
+    let mut player = Player::new(Decoder::new(Cursor::new(bytes)));
+    for second in [500, 499, 20, 21, 300, 599, 1] {
+        player.seek(second * 1000).unwrap();
+        let last = format!("app=> select $1 ($1 = \"{second}\")");
+        assert!(shown(&player).ends_with(&last), "{}", shown(&player));
+    }
+}

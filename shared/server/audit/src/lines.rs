@@ -31,7 +31,7 @@ pub(crate) fn next(
         if chunk.is_empty() {
             return Ok((if taken == 0 { Line::End } else { Line::Torn }, taken));
         }
-        let end = chunk.iter().position(|byte| *byte == b'\n');
+        let end = memchr::memchr(b'\n', chunk);
         let part = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
         let room = limit.saturating_sub(text.len());
         text.extend_from_slice(part.get(..room.min(part.len())).unwrap_or_default());

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use server_core::{Authority, AuthorityError, EmitError};
 use shared_api::{
-    ClusterState, CompleteUpload, ErrorKind, NodeView, OpensshUserRequest, ProxyHostCertRequest,
-    RecorderCertRequest,
+    ClusterState, CompleteUpload, DatabaseCertReply, DatabaseCertRequest, DbPresence, ErrorKind,
+    NodeView, OpensshUserRequest, ProxyHostCertRequest, RecorderCertRequest,
 };
 use shared_events::AuditEvent;
 use shared_pki::{Identity, Permits};
-use shared_types::{HostId, Node, SessionId, SystemRole, Traits, UserName};
+use shared_types::{DatabaseServer, HostId, Node, SessionId, SystemRole, Traits, UserName};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -40,6 +40,11 @@ impl LocalAuthority {
         Self::of_role(service, SystemRole::Node)
     }
 
+    /// For the agent in front of databases on this host. It can do what one can that joined, and no more.
+    pub fn for_db(service: Arc<AuthService>) -> Result<Arc<Self>, AuthError> {
+        Self::of_role(service, SystemRole::Db)
+    }
+
     fn of_role(service: Arc<AuthService>, role: SystemRole) -> Result<Arc<Self>, AuthError> {
         let host_id: HostId = service.host_id();
         let cluster = service.cluster().clone();
@@ -57,6 +62,8 @@ impl LocalAuthority {
             system_role: Some(role),
             host_id: Some(host_id),
             permits: Permits::default(),
+            usage: Vec::new(),
+            database: None,
         };
         let caller = Caller::service(identity, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         Ok(Arc::new(Self { service, caller }))
@@ -93,6 +100,13 @@ impl Authority for LocalAuthority {
     ) -> Result<String, AuthorityError> {
         let reply = self.service.sign_openssh_user(&self.caller, request).await.map_err(refused)?;
         Ok(reply.certificate)
+    }
+
+    async fn sign_database_client(
+        &self,
+        request: DatabaseCertRequest,
+    ) -> Result<DatabaseCertReply, AuthorityError> {
+        self.service.sign_database_client(&self.caller, request).await.map_err(refused)
     }
 
     async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError> {
@@ -149,6 +163,16 @@ impl Authority for LocalAuthority {
 
     async fn withdraw(&self) -> Result<(), AuthorityError> {
         self.service.withdraw(&self.caller).await.map_err(refused)
+    }
+
+    async fn heartbeat_db(&self, servers: Vec<DatabaseServer>) -> Result<Duration, AuthorityError> {
+        let served = DbPresence { servers };
+        let reply = self.service.heartbeat_db(&self.caller, served).await.map_err(refused)?;
+        Ok(Duration::from_secs(reply.again_seconds))
+    }
+
+    async fn withdraw_db(&self) -> Result<(), AuthorityError> {
+        self.service.withdraw_db(&self.caller).await.map_err(refused)
     }
 
     async fn export(&self, kind: Option<&str>) -> Result<String, AuthorityError> {

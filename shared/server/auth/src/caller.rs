@@ -73,9 +73,14 @@ impl Caller {
         self.identity.system_role == Some(SystemRole::Node)
     }
 
+    /// An agent in front of databases.
+    pub fn is_db(&self) -> bool {
+        self.identity.system_role == Some(SystemRole::Db)
+    }
+
     /// A service that joined.
     pub fn is_service(&self) -> bool {
-        matches!(self.identity.system_role, Some(SystemRole::Proxy | SystemRole::Node))
+        self.identity.system_role.is_some_and(SystemRole::joins)
     }
 
     /// The roles that count: in the certificate, and still the user's. Taking a role away works at once,

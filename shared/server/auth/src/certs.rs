@@ -37,10 +37,7 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn parse(ssh: &str, tls: &str) -> Result<Self> {
-        Ok(Self {
-            ssh: ssh_key(ssh)?,
-            tls: TlsPublicKey::from_pem(tls).map_err(|e| bad_key("tls_public_key", &e))?,
-        })
+        Ok(Self { ssh: ssh_key(ssh)?, tls: tls_key("tls_public_key", tls)? })
     }
 
     pub(crate) fn ssh(&self) -> &PublicKey {
@@ -63,8 +60,8 @@ pub(crate) fn ssh_key(line: &str) -> Result<PublicKey> {
         .map_err(|_| AuthError::bad_request("ssh_public_key: public key is not readable"))
 }
 
-fn bad_key(field: &str, error: &PkiError) -> AuthError {
-    AuthError::bad_request(format!("{field}: {error}"))
+pub(crate) fn tls_key(field: &str, pem: &str) -> Result<TlsPublicKey> {
+    TlsPublicKey::from_pem(pem).map_err(|error| AuthError::bad_request(format!("{field}: {error}")))
 }
 
 /// Who a certificate is for.
@@ -88,33 +85,11 @@ impl AuthService {
     ) -> Result<(LoginReply, shared_events::AuditEvent)> {
         let now = self.now();
         let state = self.current_state();
-        // What a role denied that is gone is not known any more.
-        if let Some(gone) = subject.roles.iter().find(|role| !state.roles.contains_key(*role)) {
-            return Err(AuthError::denied(format!(
-                "role \"{gone}\" of user \"{}\" does not exist any more",
-                subject.user
-            )));
-        }
-        self.check_user_lock(&subject.user, &subject.roles)?;
-        let held: Vec<_> =
-            subject.roles.iter().filter_map(|role| state.roles.get(role).cloned()).collect();
+        let roles = self.subject_roles(&subject)?;
+        let ttl = self.subject_life(&subject, &roles, ttl_seconds)?;
         let names: Vec<RoleName> = subject.roles;
-        let roles = RoleSet::new(held, &subject.traits, &subject.user);
         let options = roles.options();
         let logins: Vec<Login> = roles.logins();
-
-        let wish = match ttl_seconds {
-            Some(0) => return Err(AuthError::bad_request("ttl_seconds is 0")),
-            Some(seconds) => Duration::from_secs(seconds),
-            None => Duration::from(state.auth_preference.spec.default_session_ttl),
-        };
-        let mut ttl = wish.min(roles.max_session_ttl());
-        if let Some(end) = subject.not_after {
-            ttl = ttl.min((end - now).to_std().unwrap_or_default());
-        }
-        if ttl.as_secs() == 0 {
-            return Err(AuthError::denied("the roles leave no time for a session"));
-        }
         let pinned = subject.address.filter(|_| options.pin_source_ip);
 
         let mut ssh = UserCertSpec::new(
@@ -161,6 +136,7 @@ impl AuthService {
             usage: Vec::new(),
             login_ip: subject.address,
             pinned_ip: pinned,
+            database: None,
         };
         let tls_cert = authority
             .tls_ca()
@@ -191,6 +167,42 @@ impl AuthService {
             valid_until,
         };
         Ok((reply, event))
+    }
+
+    /// The roles of a subject. What a role denied that is gone is not known any more, so nothing is signed without it.
+    pub(crate) fn subject_roles(&self, subject: &Subject) -> Result<RoleSet> {
+        let state = self.current_state();
+        if let Some(gone) = subject.roles.iter().find(|role| !state.roles.contains_key(*role)) {
+            return Err(AuthError::denied(format!(
+                "role \"{gone}\" of user \"{}\" does not exist any more",
+                subject.user
+            )));
+        }
+        self.check_user_lock(&subject.user, &subject.roles)?;
+        let held = subject.roles.iter().filter_map(|role| state.roles.get(role).cloned());
+        Ok(RoleSet::new(held.collect(), &subject.traits, &subject.user))
+    }
+
+    /// How long certificates of a subject live: no longer than wished for, than its roles allow, and than it may.
+    pub(crate) fn subject_life(
+        &self,
+        subject: &Subject,
+        roles: &RoleSet,
+        ttl_seconds: Option<u64>,
+    ) -> Result<Duration> {
+        let wish = match ttl_seconds {
+            Some(0) => return Err(AuthError::bad_request("ttl_seconds is 0")),
+            Some(seconds) => Duration::from_secs(seconds),
+            None => Duration::from(self.current_state().auth_preference.spec.default_session_ttl),
+        };
+        let mut ttl = wish.min(roles.max_session_ttl());
+        if let Some(end) = subject.not_after {
+            ttl = ttl.min((end - self.now()).to_std().unwrap_or_default());
+        }
+        if ttl.as_secs() == 0 {
+            return Err(AuthError::denied("the roles leave no time for a session"));
+        }
+        Ok(ttl)
     }
 
     /// New certificates: for the caller until its login ends, or for any user when the administrator asks.
@@ -230,8 +242,16 @@ impl AuthService {
         } else {
             return Err(AuthError::denied("access denied to certificates of other users"));
         };
-        let keys = Keys::parse(&ask.ssh_public_key, &ask.tls_public_key)?;
-        let (reply, event) = self.issue_user(subject, &keys, ask.ttl_seconds)?;
+        let (reply, event) = match ask.database {
+            Some(route) => {
+                let key = tls_key("tls_public_key", &ask.tls_public_key)?;
+                self.issue_database_user(subject, route, &key, ask.ttl_seconds)?
+            }
+            None => {
+                let keys = Keys::parse(&ask.ssh_public_key, &ask.tls_public_key)?;
+                self.issue_user(subject, &keys, ask.ttl_seconds)?
+            }
+        };
         self.record(vec![event]).await?;
         Ok(reply)
     }

@@ -36,6 +36,7 @@ impl AuthService {
     pub(crate) async fn keep_ending(&self, session: &SessionId, arrived: &Arrived) -> Result<()> {
         let until = match &arrived.end {
             Some(AuditEvent::SessionEnd(end)) => end.session_stop.get(),
+            Some(AuditEvent::DatabaseSessionEnd(end)) => end.session_stop.get(),
             _ => None,
         };
         let (state, reason) = match arrived.state {

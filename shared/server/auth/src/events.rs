@@ -20,6 +20,10 @@ use shared_types::{Node, ProvisionToken, Resource, SessionId, User, UserName};
 use crate::caller::Caller;
 use crate::seals::Arrived;
 
+mod databases;
+
+pub(crate) use databases::route;
+
 /// A human who logs in here.
 const HUMAN: i32 = 1;
 /// A user of the cluster itself.
@@ -236,7 +240,8 @@ pub(crate) fn resource_written(
                 NodeUpdate { user, resource, connection, server, ..NodeUpdate::default() }.into()
             }
         }
-        Resource::Proxy(_) => return None,
+        Resource::Db(database) => databases::written(database, created, caller),
+        Resource::Proxy(_) | Resource::DbServer(_) => return None,
         Resource::SessionRecordingConfig(_) => SessionRecordingConfigUpdate {
             user,
             connection,
@@ -278,7 +283,8 @@ pub(crate) fn resource_deleted(stored: &Resource, caller: &Caller) -> Option<Aud
             let server = node_server(node);
             NodeDelete { user, resource, connection, server, ..NodeDelete::default() }.into()
         }
-        Resource::Token(_) | Resource::Proxy(_) => return None,
+        Resource::Db(database) => databases::deleted(database, caller),
+        Resource::Token(_) | Resource::Proxy(_) | Resource::DbServer(_) => return None,
         Resource::SessionRecordingConfig(_) => SessionRecordingConfigUpdate {
             user,
             connection,

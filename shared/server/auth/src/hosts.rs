@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use server_store::{Condition, Key, Op};
 use shared_api::{ApiError, ProxyInfo, limits};
 use shared_types::resource::{ProxyServer, ServerSpec};
-use shared_types::{HostId, HostName, Resource, SystemRole};
+use shared_types::{HostId, HostName, Resource, ResourceKind, SystemRole};
 
 use crate::certs::Keys;
 use crate::error::{AuthError, Result};
@@ -57,6 +57,11 @@ impl Wish<'_> {
         std::iter::once(self.name).chain(self.further.iter().map(String::as_str))
     }
 
+    /// Whether its certificates carry its names, and not its host id alone.
+    pub(crate) fn takes_names(&self) -> bool {
+        takes_names(self.role)
+    }
+
     /// Refuses what is no name.
     pub(crate) fn check_names(&self) -> Result<()> {
         if self.further.len() + 8 > limits::MAX_PRINCIPALS {
@@ -81,7 +86,9 @@ impl AuthService {
         let _one = self.joins.lock().await;
         let hosts = self.hosts().await?;
         self.check_id(wish, known, &hosts)?;
-        self.check_held(wish, &hosts)?;
+        if wish.takes_names() {
+            self.check_held(wish, &hosts)?;
+        }
         if wish.role == SystemRole::Node {
             self.check_signed(wish).await?;
         }
@@ -123,7 +130,10 @@ impl AuthService {
         if !taken {
             return Ok(());
         }
-        let role = wish.role.as_str().to_ascii_lowercase();
+        let role = match wish.role {
+            SystemRole::Db => ResourceKind::DbServer.as_str().to_owned(),
+            role => role.as_str().to_ascii_lowercase(),
+        };
         Err(AuthError::Answer(
             ApiError::already_exists("the host id belongs to a host of the cluster").with_hint(
                 format!(
@@ -160,7 +170,8 @@ impl AuthService {
                 return Err(held(name));
             }
         }
-        for (id, host) in hosts.iter().filter(|(id, _)| *id != own) {
+        let holders = hosts.iter().filter(|(id, host)| *id != own && takes_names(host.role));
+        for (id, host) in holders {
             // Several proxies may be one name; also, one that lost its data directory comes back under a new id.
             let both_proxies = host.role == SystemRole::Proxy && wish.role == SystemRole::Proxy;
             let names = std::iter::once(&host.name).chain(&host.names);
@@ -269,6 +280,11 @@ impl AuthService {
         let public_addr = Some(self.proxy.get()?.clone());
         Some(ProxyInfo { host_id: self.host_id(), public_addr })
     }
+}
+
+/// Agents that are found by their host id only get no names, so none can be taken for another host.
+fn takes_names(role: SystemRole) -> bool {
+    role != SystemRole::Db
 }
 
 /// Where a host's record in one role is.

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::error::{AuthError, Result};
 use crate::password::{PasswordError, Passwords};
-use crate::presence::{self, Presence};
+use crate::presence::{self, Presence, Served};
 use crate::service::{
     AuthService, AuthSettings, READERS, anonymous_limiter, next_revision, read_state,
 };
@@ -101,6 +101,8 @@ impl AuthService {
         let host_ca = authority(&store, CaKind::Host, &cluster, now).await?;
         let recording_ca = authority(&store, CaKind::Recording, &cluster, now).await?;
         let openssh_ca = authority(&store, CaKind::Openssh, &cluster, now).await?;
+        let db_ca = authority(&store, CaKind::Db, &cluster, now).await?;
+        let db_client_ca = authority(&store, CaKind::DbClient, &cluster, now).await?;
         apply(&store, &settings).await.map_err(OpenError::State)?;
 
         let log = settings.data_dir.join("log").join(settings.host_id.to_string());
@@ -113,8 +115,9 @@ impl AuthService {
         let recordings = open_recordings(place, &settings.data_dir, &StoreEnv::process())?;
         let queries = QueryEngine::beside_current_program(audit.dir());
 
-        let mut first =
-            read_state(&store, &cluster, &[&user_ca, &host_ca]).await.map_err(OpenError::State)?;
+        let mut first = read_state(&store, &cluster, &[&user_ca, &host_ca, &db_ca, &db_client_ca])
+            .await
+            .map_err(OpenError::State)?;
         first.revision = next_revision(0, now);
         let verifier = TlsVerifier::new(&first.authorities);
         let (state, _) = watch::channel(Arc::new(first));
@@ -122,6 +125,7 @@ impl AuthService {
             .await
             .map_err(|error| PasswordError::Hash(error.to_string()))??;
         let nodes = store.resources(ResourceKind::Node).await.map_err(OpenError::State)?;
+        let served = served(&store).await.map_err(OpenError::State)?;
         let service = Arc::new(Self {
             settings,
             cluster,
@@ -134,6 +138,8 @@ impl AuthService {
             host_ca,
             recording_ca,
             openssh_ca,
+            db_ca,
+            db_client_ca,
             reading: Default::default(),
             verifier,
             state,
@@ -142,7 +148,8 @@ impl AuthService {
             turns: Default::default(),
             limiter: anonymous_limiter(),
             sessions: Default::default(),
-            presence: Presence::new(nodes, now),
+            presence: Presence::new(nodes, served, now),
+            visits: crate::visits::Visits::default(),
             joins: tokio::sync::Mutex::default(),
             awake: Awake::new(now),
             readers: tokio::sync::Semaphore::new(READERS),
@@ -154,6 +161,12 @@ impl AuthService {
         presence::keep_swept(Arc::downgrade(&service));
         Ok(service)
     }
+}
+
+/// What hosts were serving.
+async fn served(store: &Store) -> Result<Vec<Served>> {
+    let folder = state::folder(["presence", "db"])?;
+    Ok(store.list::<Served>(&folder).await?.into_iter().map(|stored| stored.value).collect())
 }
 
 async fn cluster_name(store: &Store, settings: &AuthSettings) -> Result<ClusterName, OpenError> {
@@ -262,7 +275,9 @@ pub(crate) fn default_of(kind: ResourceKind) -> Option<Resource> {
         | ResourceKind::Token
         | ResourceKind::Lock
         | ResourceKind::Proxy
-        | ResourceKind::Node => return None,
+        | ResourceKind::Node
+        | ResourceKind::Db
+        | ResourceKind::DbServer => return None,
     };
     Some(default_resource(resource))
 }

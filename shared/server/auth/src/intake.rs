@@ -1,6 +1,6 @@
 //! Events that services send: only kinds such a service makes, only in its own name.
 
-use shared_events::{AuditEvent, ServerMetadata, SessionRecordingFailed};
+use shared_events::{AuditEvent, ServerMetadata, SessionMetadata, SessionRecordingFailed};
 use shared_types::{HostId, SessionId, SystemRole};
 
 use crate::caller::Caller;
@@ -26,7 +26,9 @@ impl AuthService {
             {
                 return Err(AuthError::bad_request("an event is of another host's session"));
             }
-            if let (AuditEvent::SessionStart(_), Some(session)) = (&*event, session(event)) {
+            if begins(event)
+                && let Some(session) = session(event)
+            {
                 self.sessions.renew(session, host, now);
             }
             event.prepare(now, self.cluster().as_str());
@@ -36,11 +38,21 @@ impl AuthService {
             }
         }
         let failed: Vec<_> = events.iter().filter_map(failure).cloned().collect();
+        self.visits.note(&events, now);
         self.record(events).await?;
         for failed in failed {
             self.keep_failure(&failed).await?;
         }
         Ok(())
+    }
+}
+
+/// Whether a session runs from this event on.
+fn begins(event: &AuditEvent) -> bool {
+    match event {
+        AuditEvent::SessionStart(_) => true,
+        AuditEvent::DatabaseSessionStart(start) => start.status.success,
+        _ => false,
     }
 }
 
@@ -75,10 +87,32 @@ fn check(event: &AuditEvent, role: SystemRole, host: HostId, cluster: &str) -> R
     }
 }
 
-/// What happens on a proxy or a node. Users, roles, certificates and uploads are for the auth service to tell of.
+/// What happens on a proxy or an agent. Users, roles, certificates and uploads are for the auth service to tell of.
 fn may_make(role: SystemRole, event: &AuditEvent) -> bool {
+    match role {
+        // A session with a database is an agent's; a proxy tells of those it refused before an agent was asked.
+        SystemRole::Proxy => is_ssh(event) || is_common(event) || is_database_start(event),
+        SystemRole::Node => is_ssh(event) || is_common(event),
+        SystemRole::Db => is_common(event) || is_database(event),
+        SystemRole::Auth | SystemRole::Admin => false,
+    }
+}
+
+/// What tells of a connection, whatever is spoken on it.
+fn is_common(event: &AuditEvent) -> bool {
     use AuditEvent as E;
-    let session = matches!(
+    matches!(
+        event,
+        E::ClientDisconnect(_)
+            | E::AuthAttempt(_)
+            | E::SessionReject(_)
+            | E::SessionRecordingFailed(_)
+    )
+}
+
+fn is_ssh(event: &AuditEvent) -> bool {
+    use AuditEvent as E;
+    matches!(
         event,
         E::SessionConnect(_)
             | E::SessionStart(_)
@@ -86,7 +120,6 @@ fn may_make(role: SystemRole, event: &AuditEvent) -> bool {
             | E::SessionLeave(_)
             | E::SessionEnd(_)
             | E::SessionData(_)
-            | E::SessionReject(_)
             | E::Resize(_)
             | E::Exec(_)
             | E::Scp(_)
@@ -96,14 +129,16 @@ fn may_make(role: SystemRole, event: &AuditEvent) -> bool {
             | E::Subsystem(_)
             | E::PortForward(_)
             | E::X11Forward(_)
-            | E::ClientDisconnect(_)
-            | E::AuthAttempt(_)
-            | E::SessionRecordingFailed(_)
-    );
-    match role {
-        SystemRole::Proxy | SystemRole::Node => session,
-        SystemRole::Auth | SystemRole::Admin => false,
-    }
+    )
+}
+
+fn is_database_start(event: &AuditEvent) -> bool {
+    matches!(event, AuditEvent::DatabaseSessionStart(start) if !start.status.success)
+}
+
+/// What happens in a session with a database; what stands in recordings only is not sent here.
+fn is_database(event: &AuditEvent) -> bool {
+    event.kind().starts_with("db.session.") && !event.is_recording_only()
 }
 
 fn failure(event: &AuditEvent) -> Option<&SessionRecordingFailed> {
@@ -115,54 +150,20 @@ fn failure(event: &AuditEvent) -> Option<&SessionRecordingFailed> {
 
 /// The session an event is of, where it is of one.
 fn session(event: &AuditEvent) -> Option<SessionId> {
-    use AuditEvent as E;
-    let session = match event {
-        E::SessionStart(event) => &event.session,
-        E::SessionJoin(event) => &event.session,
-        E::SessionLeave(event) => &event.session,
-        E::SessionEnd(event) => &event.session,
-        E::SessionData(event) => &event.session,
-        E::SessionRecordingFailed(event) => &event.session,
-        E::Resize(event) => &event.session,
-        E::Exec(event) => &event.session,
-        E::Scp(event) => &event.session,
-        E::Sftp(event) => &event.session,
-        E::SftpSummary(event) => &event.session,
-        E::FileTransferUntracked(event) => &event.session,
-        _ => return None,
-    };
-    session.sid.parse().ok()
+    event.part::<SessionMetadata>()?.sid.parse().ok()
 }
 
 /// The server an event names, where its kind names one.
 fn server(event: &AuditEvent) -> Option<&ServerMetadata> {
-    use AuditEvent as E;
-    Some(match event {
-        E::SessionStart(event) => &event.server,
-        E::SessionJoin(event) => &event.server,
-        E::SessionLeave(event) => &event.server,
-        E::SessionEnd(event) => &event.server,
-        E::SessionData(event) => &event.server,
-        E::SessionReject(event) => &event.server,
-        E::SessionConnect(event) => &event.server,
-        E::Resize(event) => &event.server,
-        E::Exec(event) => &event.server,
-        E::Scp(event) => &event.server,
-        E::Sftp(event) => &event.server,
-        E::SftpSummary(event) => &event.server,
-        E::FileTransferUntracked(event) => &event.server,
-        E::Subsystem(event) => &event.server,
-        E::X11Forward(event) => &event.server,
-        E::ClientDisconnect(event) => &event.server,
-        E::AuthAttempt(event) => &event.server,
-        _ => return None,
-    })
+    event.part::<ServerMetadata>()
 }
 
 #[cfg(test)]
 mod tests {
     use shared_events::{
-        FileTransferUntracked, PortForward, SessionConnect, SessionStart, UserLogin,
+        DatabaseCreate, DatabaseSessionCommandResult, DatabaseSessionEnd, DatabaseSessionQuery,
+        DatabaseSessionStart, FileTransferUntracked, PortForward, SessionConnect, SessionStart,
+        UserLogin,
     };
 
     use super::*;
@@ -179,6 +180,35 @@ mod tests {
                 assert!(check(&event, role, HostId::random(), "example.test").is_err(), "{role}");
             }
         }
+    }
+
+    #[test]
+    fn an_agent_tells_of_what_it_serves() {
+        let host = HostId::random();
+        let server = ServerMetadata { server_id: host.to_string(), ..ServerMetadata::default() };
+        let may = |role, event: AuditEvent| check(&event, role, host, "example.test").is_ok();
+        let (db, node, proxy) = (SystemRole::Db, SystemRole::Node, SystemRole::Proxy);
+        let ssh = SessionStart { server: server.clone(), ..SessionStart::default() };
+        let start = |success| {
+            let server = server.clone();
+            let mut start = DatabaseSessionStart { server, ..DatabaseSessionStart::default() };
+            start.status.success = success;
+            AuditEvent::from(start)
+        };
+        let query = || AuditEvent::from(DatabaseSessionQuery::default());
+        assert!(may(db, start(true)) && may(db, start(false)) && may(db, query()));
+        assert!(may(db, DatabaseSessionEnd::default().into()));
+        assert!(!may(db, ssh.clone().into()) && may(node, ssh.into()));
+        assert!(!may(node, start(true)) && !may(node, start(false)) && !may(node, query()));
+        // A proxy refuses on its own, and never opens a session with a database.
+        assert!(may(proxy, start(false)) && !may(proxy, start(true)) && !may(proxy, query()));
+        // What belongs into recordings, and what is the auth service's to tell.
+        assert!(!may(db, DatabaseSessionCommandResult::default().into()));
+        assert!(!may(db, DatabaseCreate::default().into()));
+        assert!(!may(db, UserLogin::default().into()));
+        let other = HostId::random();
+        assert!(check(&start(true), db, other, "example.test").is_err());
+        assert!(begins(&start(true)) && !begins(&start(false)) && !begins(&query()));
     }
 
     #[test]

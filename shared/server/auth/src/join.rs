@@ -115,8 +115,11 @@ impl AuthService {
     fn issue_host(&self, wish: &Wish<'_>) -> Result<JoinReply> {
         wish.check_names()?;
         let now = self.now();
-        let principals =
-            HostCertSpec::service_principals(wish.host_id, wish.name, self.cluster(), wish.further);
+        let principals = if wish.takes_names() {
+            HostCertSpec::service_principals(wish.host_id, wish.name, self.cluster(), wish.further)
+        } else {
+            vec![format!("{}.{}", wish.host_id, self.cluster()), wish.host_id.to_string()]
+        };
         let authority = self.host_authority();
         let ssh_cert = authority
             .ssh_ca()

@@ -11,11 +11,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod about;
 mod admin;
 mod audit;
 mod authority;
 mod caller;
 mod certs;
+mod databases;
 mod endings;
 mod error;
 mod events;
@@ -46,6 +48,7 @@ mod tests;
 mod tokens;
 mod uploads;
 mod users;
+mod visits;
 
 pub use authority::LocalAuthority;
 pub use caller::Caller;

@@ -18,6 +18,7 @@ use crate::caller::Caller;
 use crate::error::{AuthError, Result};
 use crate::events;
 use crate::hosts::host_key;
+use crate::presence::{Part, served_key};
 use crate::service::{AuthService, next_revision};
 use crate::state;
 
@@ -51,7 +52,7 @@ impl AuthService {
     ) -> Result<()> {
         let checked = match (identity.system_role, identity.host_id) {
             (None, _) => self.check_user_lock(&identity.user, &identity.roles),
-            (Some(SystemRole::Proxy | SystemRole::Node), Some(host)) => self.check_host_lock(host),
+            (Some(role), Some(host)) if role.joins() => self.check_host_lock(host),
             (Some(_), _) => Ok(()),
         };
         if let Err(AuthError::Answer(answer)) = &checked {
@@ -86,8 +87,8 @@ impl AuthService {
             before.map_or_else(|| Some(by.name().to_owned()), |spec| spec.created_by.clone());
     }
 
-    /// What puts a service that joined in this role out of the cluster: its record goes, and its host id is locked until
-    /// the last of its certificates has ended.
+    /// What puts a service that joined in this role out of the cluster: its record goes, with it what its host serves as
+    /// an agent, and the host id is locked until the last of its certificates has ended.
     pub(crate) fn evict(
         &self,
         host: HostId,
@@ -105,10 +106,16 @@ impl AuthService {
         let mut lock = Lock::new(format!("evicted-{host}"), spec);
         self.complete_lock(&mut lock, None, by);
         let lock = Resource::from(lock);
-        let ops = vec![
+        let node = state::resource_key(ResourceKind::Node, &host.to_string())?;
+        let mut ops = vec![
             state::delete(host_key(host, role)?, Condition::Present),
             state::put_resource(&lock, Condition::Any)?,
+            state::delete(node, Condition::Any),
+            state::delete(served_key(host)?, Condition::Any),
         ];
+        for agent in SystemRole::AGENTS.into_iter().filter(|agent| *agent != role) {
+            ops.push(state::delete(host_key(host, agent)?, Condition::Any));
+        }
         Ok((ops, lock))
     }
 
@@ -117,10 +124,32 @@ impl AuthService {
         let host: HostId = name.parse().map_err(|_| {
             AuthError::bad_request("a proxy is named by its host id: tctl get proxies")
         })?;
-        let (mut ops, lock) = self.evict(host, SystemRole::Proxy, by)?;
-        ops.push(state::delete(host_key(host, SystemRole::Node)?, Condition::Any));
-        ops.push(state::delete(state::resource_key(ResourceKind::Node, name)?, Condition::Any));
-        Ok((ops, lock))
+        self.evict(host, SystemRole::Proxy, by)
+    }
+
+    /// What puts an agent in front of databases out, by its host id; what else its host serves as goes with it. `None`
+    /// where no such agent has joined.
+    pub(crate) async fn remove_db_agent(
+        &self,
+        name: &str,
+        by: &Caller,
+    ) -> Result<Option<(Vec<Op>, Resource)>> {
+        let Ok(host) = name.parse::<HostId>() else { return Ok(None) };
+        if self.host(host, SystemRole::Db).await?.is_none() {
+            return Ok(None);
+        }
+        self.check_no_proxy(host).await?;
+        self.evict(host, SystemRole::Db, by).map(Some)
+    }
+
+    /// A proxy takes everything of its host with it, so it is removed as what it is.
+    async fn check_no_proxy(&self, host: HostId) -> Result<()> {
+        match self.host(host, SystemRole::Proxy).await? {
+            None => Ok(()),
+            Some(_) => Err(AuthError::bad_request(format!(
+                "this host serves as a proxy too, and is removed as one: tctl rm proxy/{host}"
+            ))),
+        }
     }
 
     /// What removes a node. An agent is put out; a server that was only registered is forgotten.
@@ -137,19 +166,13 @@ impl AuthService {
                 "this node runs in the auth service's own process; to end it, set ssh_service.enabled to no there",
             ));
         }
-        let key = state::resource_key(ResourceKind::Node, name)?;
-        let mut ops = vec![state::delete(key, Condition::Any)];
         if self.host(host, SystemRole::Node).await?.is_none() {
-            return Ok((ops, None));
+            let key = state::resource_key(ResourceKind::Node, name)?;
+            return Ok((vec![state::delete(key, Condition::Any)], None));
         }
-        if self.host(host, SystemRole::Proxy).await?.is_some() {
-            return Err(AuthError::bad_request(format!(
-                "this host serves as a proxy too, and is removed as one: tctl rm proxy/{host}"
-            )));
-        }
+        self.check_no_proxy(host).await?;
         let (evict, lock) = self.evict(host, SystemRole::Node, by)?;
-        ops.extend(evict);
-        Ok((ops, Some(lock)))
+        Ok((evict, Some(lock)))
     }
 
     /// Refuses to write over an agent's node: an agent says itself how it is.
@@ -209,13 +232,15 @@ impl AuthService {
                 nodes.iter_mut().for_each(|node| self.with_life(node));
                 Ok(nodes)
             }
+            ResourceKind::DbServer => Ok(self.database_servers()),
             kind => self.store().resources(kind).await,
         }
     }
 
     /// When a node's life is over is in memory; the disk is behind.
     fn with_life(&self, node: &mut Resource) {
-        if let Some(ends) = node.name().parse().ok().and_then(|host| self.presence.ends(host)) {
+        let host = node.name().parse().ok();
+        if let Some(ends) = host.and_then(|host| self.presence.ends(Part::Node, host)) {
             node.metadata_mut().expires = Some(ends);
         }
     }
@@ -239,6 +264,7 @@ impl AuthService {
                     (node, _) => Ok(node),
                 }
             }
+            ResourceKind::DbServer => Ok(self.one_database_server(name)),
             kind => self.store().resource(kind, name).await,
         }
     }

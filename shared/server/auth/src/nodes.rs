@@ -2,18 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::Duration;
-use shared_api::{ApiError, Instance, InventoryReply, NodesQuery, NodesReply, VisitedHost};
-use shared_authz::{Query, SshTarget, Verb};
-use shared_events::{AuditEvent, SessionStart};
-use shared_types::{HostId, Labels, Node, SystemRole, parse_labels};
+use shared_api::{ApiError, Instance, InventoryReply, NodesQuery, NodesReply};
+use shared_authz::{Queried, Query, SshTarget, Verb};
+use shared_types::{DatabaseServer, HostId, Labels, Node, SystemRole, parse_labels};
 
 use crate::caller::Caller;
 use crate::error::{AuthError, Result};
+use crate::presence::Part;
 use crate::service::AuthService;
 
-/// How far back sessions are looked for, in days, and how many.
-const VISITS: (i64, usize) = (30, 2000);
 /// Where a node listens that does not say so.
 const USUAL_PORT: u16 = 3022;
 /// Longest filter.
@@ -21,14 +18,14 @@ const LONGEST_FILTER: usize = 4096;
 
 /// What a listing is narrowed by.
 #[derive(Default)]
-struct Filter {
+pub(crate) struct Filter {
     terms: Vec<String>,
     labels: Labels,
     query: Option<Query>,
 }
 
 impl Filter {
-    fn parse(ask: &NodesQuery) -> Result<Self> {
+    pub(crate) fn parse(ask: &NodesQuery) -> Result<Self> {
         let given = [&ask.search, &ask.labels, &ask.query];
         if given.into_iter().flatten().any(|text| text.len() > LONGEST_FILTER) {
             return Err(AuthError::bad_request("a filter is too long"));
@@ -54,10 +51,10 @@ impl Filter {
         self.terms.is_empty() && self.labels.is_empty() && self.query.is_none()
     }
 
-    fn takes(&self, node: &Node, labels: &Labels) -> bool {
+    pub(crate) fn takes(&self, item: &dyn Queried, labels: &Labels) -> bool {
         self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && (self.terms.is_empty() || node.contains_all(&self.terms))
-            && self.query.as_ref().is_none_or(|query| query.matches(node, labels))
+            && (self.terms.is_empty() || item.contains_all(&self.terms))
+            && self.query.as_ref().is_none_or(|query| query.matches(item, labels))
     }
 }
 
@@ -65,7 +62,7 @@ impl AuthService {
     /// The nodes on which the caller has some login, and unregistered hosts it was lately on.
     pub async fn nodes(&self, caller: &Caller, ask: &NodesQuery) -> Result<NodesReply> {
         let filter = Filter::parse(ask)?;
-        self.sweep_nodes();
+        self.sweep();
         let view = self.presence.view();
         let roles = caller.is_user().then(|| self.role_set(caller));
         let exist = self.roles_exist(caller);
@@ -85,45 +82,21 @@ impl AuthService {
         let mut items = Vec::new();
         for node in &view.nodes {
             let labels = node.all_labels();
-            if filter.takes(node, &labels) && reaches(node, &labels) {
+            if filter.takes(node.as_ref(), &labels) && reaches(node, &labels) {
                 let mut node = Node::clone(node);
-                node.metadata.expires = node.host_id().and_then(|host| self.presence.ends(host));
+                node.metadata.expires =
+                    node.host_id().and_then(|host| self.presence.ends(Part::Node, host));
                 items.push(node);
             }
         }
         items.sort_by(|a, b| (&a.spec.hostname, a.name()).cmp(&(&b.spec.hostname, b.name())));
         let mut visited = Vec::new();
         if filter.is_empty() && caller.is_user() {
-            visited = self.visited(caller).await?;
+            visited = self.visited(caller.name()).await?;
             let known: BTreeSet<&str> = view.nodes.iter().flat_map(|node| node.names()).collect();
             visited.retain(|host| !known.contains(host.hostname.as_str()));
         }
         Ok(NodesReply { items, visited })
-    }
-
-    /// The hosts on which the caller lately had sessions; nobody sees another user's.
-    async fn visited(&self, caller: &Caller) -> Result<Vec<VisitedHost>> {
-        let now = self.now();
-        let (days, most) = VISITS;
-        let (from, to) = (now - Duration::days(days), now + Duration::minutes(5));
-        let found = self.newest(from, to, SessionStart::KIND, most).await?;
-        let mut hosts = BTreeMap::new();
-        for event in found {
-            let AuditEvent::SessionStart(start) = event else { continue };
-            if start.user.user != caller.name() || start.server.server_hostname.is_empty() {
-                continue;
-            }
-            // Newest first: the first address of a name is its latest.
-            hosts
-                .entry(start.server.server_hostname)
-                .or_insert((start.server.server_addr, start.server.server_labels));
-        }
-        let hosts = hosts.into_iter().map(|(hostname, (address, labels))| VisitedHost {
-            hostname,
-            address,
-            labels,
-        });
-        Ok(hosts.collect())
     }
 
     /// The processes that serve the cluster.
@@ -163,7 +136,10 @@ impl AuthService {
     fn own_instance(&self) -> Instance {
         let mut services = vec![SystemRole::Auth];
         services.extend(self.own_proxy().map(|_| SystemRole::Proxy));
-        services.extend(self.presence.view().get(self.host_id()).map(|_| SystemRole::Node));
+        let view = self.presence.view();
+        services.extend(view.get(self.host_id()).map(|_| SystemRole::Node));
+        let own = |server: &DatabaseServer| server.spec.host_id == self.host_id();
+        services.extend(view.databases.iter().any(|server| own(server)).then_some(SystemRole::Db));
         Instance {
             host_id: self.host_id(),
             hostname: self.node_name().to_owned(),

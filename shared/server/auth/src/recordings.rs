@@ -11,7 +11,7 @@ use serde_json::Value;
 use server_store::{RecordingError, RecordingReader, StoreFault};
 use shared_api::{RecordingsQuery, RecordingsReply, limits};
 use shared_authz::{Verb, WhereCtx};
-use shared_events::{AuditEvent, SessionEnd};
+use shared_events::{AuditEvent, DatabaseSessionEnd, SessionEnd};
 use shared_recording::Decoder;
 use shared_types::SessionId;
 use tokio::io::AsyncReadExt;
@@ -27,6 +27,10 @@ use crate::service::AuthService;
 const LONGEST_DAYS: i64 = 365;
 /// Most ends looked through for one listing.
 const LOOKED_THROUGH: usize = 20_000;
+/// The events that stand for a recording.
+const ENDS: [&str; 2] = [SessionEnd::KIND, DatabaseSessionEnd::KIND];
+/// The mode in which nothing is recorded.
+const OFF: &str = "off";
 /// How much of a recording is read to see whose it is.
 const HEAD: u64 = 1 << 20;
 
@@ -48,17 +52,17 @@ impl AuthService {
             )));
         }
         let limit = ask.limit.unwrap_or(50).min(limits::MAX_LISTED);
-        let found = self.newest(from, to, SessionEnd::KIND, LOOKED_THROUGH).await?;
+        let found = self.newest(from, to, &ENDS, LOOKED_THROUGH).await?;
         let (mut items, mut seen) = (Vec::new(), HashSet::new());
         for event in found {
-            let AuditEvent::SessionEnd(end) = &event else { continue };
-            let participants = participants(&end.participants, &end.user.user);
-            if !asked_for(&ask, end, &participants)
-                || !self.allowed(caller, "session", Verb::List, &WhereCtx::session(&participants))
+            let Some(end) = Ended::of(&event) else { continue };
+            let whose = &end.participants;
+            if !end.is_asked_for(&ask)
+                || !self.allowed(caller, "session", Verb::List, &WhereCtx::session(whose))
             {
                 continue;
             }
-            let Ok(session) = end.session.sid.parse() else { continue };
+            let Ok(session) = end.sid.parse() else { continue };
             // An end may be told twice: by the proxy, and made up here.
             if !seen.insert(session) {
                 continue;
@@ -150,8 +154,10 @@ impl AuthService {
             let mut decoder = Decoder::of_session(head.as_slice(), session);
             // A cut head gives its whole slices and then an error, which means nothing here.
             while let Ok(Some(event)) = decoder.next_event() {
-                if let AuditEvent::SessionStart(start) = event {
-                    return Some(start.user.user);
+                match event {
+                    AuditEvent::SessionStart(start) => return Some(start.user.user),
+                    AuditEvent::DatabaseSessionStart(start) => return Some(start.user.user),
+                    _ => {}
                 }
             }
             None
@@ -175,14 +181,42 @@ fn item(event: &AuditEvent, ending: &Ending) -> Result<Value> {
     Ok(item)
 }
 
-/// Whether a listing asks for this session.
-fn asked_for(ask: &RecordingsQuery, end: &SessionEnd, participants: &[String]) -> bool {
-    ask.user.as_ref().is_none_or(|user| participants.contains(user))
-        && ask.login.as_ref().is_none_or(|login| *login == end.user.login)
-        && ask
-            .host
-            .as_ref()
-            .is_none_or(|host| host.eq_ignore_ascii_case(&end.server.server_hostname))
+/// The end of a recorded session, of whatever kind.
+struct Ended<'a> {
+    sid: &'a str,
+    participants: Vec<String>,
+    /// As whom: on the host, or in the database.
+    login: &'a str,
+    /// Where: the host, or the database.
+    target: &'a str,
+}
+
+impl<'a> Ended<'a> {
+    /// Nothing for a session that was not to be recorded, and for other events.
+    fn of(event: &'a AuditEvent) -> Option<Self> {
+        Some(match event {
+            AuditEvent::SessionEnd(end) => Self {
+                sid: &end.session.sid,
+                participants: participants(&end.participants, &end.user.user),
+                login: &end.user.login,
+                target: &end.server.server_hostname,
+            },
+            AuditEvent::DatabaseSessionEnd(end) if end.session_recording != OFF => Self {
+                sid: &end.session.sid,
+                participants: participants(&end.participants, &end.user.user),
+                login: &end.database.db_user,
+                target: &end.database.db_service,
+            },
+            _ => return None,
+        })
+    }
+
+    /// Whether a listing asks for it.
+    fn is_asked_for(&self, ask: &RecordingsQuery) -> bool {
+        ask.user.as_ref().is_none_or(|user| self.participants.contains(user))
+            && ask.login.as_ref().is_none_or(|login| login == self.login)
+            && ask.host.as_ref().is_none_or(|host| host.eq_ignore_ascii_case(self.target))
+    }
 }
 
 fn participants(named: &[String], user: &str) -> Vec<String> {

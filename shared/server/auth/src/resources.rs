@@ -7,7 +7,7 @@ use serde_json::Value;
 use server_store::{BackendError, Condition, Op};
 use shared_api::{ApiError, ResourceList, ResourceReply};
 use shared_authz::{Verb, WhereCtx, validate_role};
-use shared_types::{Resource, ResourceKind};
+use shared_types::{Database, Resource, ResourceKind};
 
 use crate::caller::Caller;
 use crate::error::{AuthError, Result, chain};
@@ -211,6 +211,15 @@ impl AuthService {
                 ops.extend(remove);
                 made = lock;
             }
+            None if kind == ResourceKind::DbServer => {
+                match self.remove_db_agent(name, caller).await? {
+                    Some((evict, lock)) => {
+                        ops.extend(evict);
+                        made = Some(lock);
+                    }
+                    None => return self.remove_database_servers(name, caller).await,
+                }
+            }
             None => {
                 if kind == ResourceKind::Role {
                     self.check_unused(name).await?;
@@ -231,7 +240,7 @@ impl AuthService {
         self.refresh_after(kind, name).await?;
         if made.is_some() {
             self.refresh().await?;
-            self.refresh_node(name).await?;
+            self.refresh_host(name).await?;
             self.refresh_proxies().await?;
         }
         let mut told: Vec<_> = events::resource_deleted(&stored, caller).into_iter().collect();
@@ -272,8 +281,15 @@ impl AuthService {
 
     /// A document that is safe to store.
     fn parse(&self, kind: ResourceKind, document: Value) -> Result<Resource> {
-        if kind == ResourceKind::Proxy {
-            return Err(AuthError::bad_request("a proxy joins with a token, it is not created"));
+        let why = match kind {
+            ResourceKind::Proxy => Some("a proxy joins with a token, it is not created"),
+            ResourceKind::DbServer => Some(
+                "an agent says itself which databases it serves; a database is written as kind db",
+            ),
+            _ => None,
+        };
+        if let Some(why) = why {
+            return Err(AuthError::bad_request(why));
         }
         let resource = Resource::from_json_of(kind, document)
             .map_err(|error| AuthError::bad_request(chain(&error)))?;
@@ -295,6 +311,7 @@ impl AuthService {
             }
             Resource::User(user) => self.check_roles(&user.spec.roles)?,
             Resource::Token(token) => check_token(token)?,
+            Resource::Db(database) => check_database(database)?,
             Resource::Lock(lock) if lock.spec.expires.is_some_and(|end| end <= self.now()) => {
                 return Err(AuthError::bad_request("spec.expires is in the past"));
             }
@@ -325,6 +342,19 @@ impl AuthService {
         }
         self.check(caller, kind.as_str(), verb)
     }
+}
+
+/// Whoever may write a database decides about the cluster, and not about commands on its agents.
+fn check_database(database: &Database) -> Result<()> {
+    if database.spec.dynamic_labels.values().any(|label| !label.command.is_empty()) {
+        return Err(AuthError::Answer(
+            ApiError::bad_request("spec.dynamic_labels: commands are not taken from a resource")
+                .with_hint(
+                    "write the database into db_service.databases of the agent's teleport.yaml",
+                ),
+        ));
+    }
+    Ok(())
 }
 
 /// What stands in the configuration file is not silently overwritten: the next start would undo it.

@@ -8,10 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use server_audit::{AuditError, AuditLog, QueryEngine};
 use server_store::{Clock, RecordingStore, SessionsUri, SqliteBackend};
-use shared_api::{
-    ApiError, AuthoritiesReply, AuthorityStatus, ClusterState, MeReply, SessionRecordingReply,
-    StatusReply,
-};
+use shared_api::{ApiError, ClusterState};
 use shared_authz::{RoleSet, Verb, WhereCtx};
 use shared_events::AuditEvent;
 use shared_pki::verify::{CertRefusal, TlsVerifier};
@@ -106,6 +103,8 @@ pub struct AuthService {
     pub(crate) host_ca: CertAuthority,
     pub(crate) recording_ca: CertAuthority,
     pub(crate) openssh_ca: CertAuthority,
+    pub(crate) db_ca: CertAuthority,
+    pub(crate) db_client_ca: CertAuthority,
     pub(crate) reading: Reading,
     pub(crate) verifier: TlsVerifier,
     pub(crate) state: watch::Sender<Arc<ClusterState>>,
@@ -116,6 +115,7 @@ pub struct AuthService {
     pub(crate) limiter: Limiter,
     pub(crate) sessions: Sessions,
     pub(crate) presence: Presence,
+    pub(crate) visits: crate::visits::Visits,
     /// One host at a time asks for its names.
     pub(crate) joins: tokio::sync::Mutex<()>,
     /// Since when proxies could say that their sessions run.
@@ -185,18 +185,19 @@ impl AuthService {
         &self,
         from: DateTime<Utc>,
         to: DateTime<Utc>,
-        kind: &str,
+        kinds: &[&str],
         most: usize,
     ) -> Result<Vec<AuditEvent>> {
         let busy = || AuthError::unavailable("the audit log is busy");
         let turn = tokio::time::timeout(READER_WAIT, self.readers.acquire()).await;
         let _turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
-        self.audit.search(from, to, &[kind], most).await.map_err(AuthError::at("read audit log"))
+        self.audit.search(from, to, kinds, most).await.map_err(AuthError::at("read audit log"))
     }
 
     /// Reads the stored state again and tells everybody who waits for it.
     pub(crate) async fn refresh(&self) -> Result<()> {
-        let next = read_state(&self.store, &self.cluster, &[&self.user_ca, &self.host_ca]).await?;
+        let authorities = [&self.user_ca, &self.host_ca, &self.db_ca, &self.db_client_ca];
+        let next = read_state(&self.store, &self.cluster, &authorities).await?;
         self.state.send_modify(|current| {
             let revision = next_revision(current.revision, self.now());
             *current = Arc::new(ClusterState { revision, ..next });
@@ -226,6 +227,7 @@ pub(crate) async fn read_state(
         recording: Default::default(),
         networking: Default::default(),
         auth_preference: Default::default(),
+        databases: Vec::new(),
     };
     for resource in store.resources(ResourceKind::Role).await? {
         if let Resource::Role(role) = resource
@@ -239,6 +241,11 @@ pub(crate) async fn read_state(
             && let Some(name) = user.user_name()
         {
             state.users.insert(name, (&user).into());
+        }
+    }
+    for resource in store.resources(ResourceKind::Db).await? {
+        if let Resource::Db(database) = resource {
+            state.databases.push(database);
         }
     }
     for resource in store.resources(ResourceKind::Lock).await? {
@@ -365,7 +372,6 @@ impl AuthService {
     }
 }
 
-// What anybody, or any caller, may know.
 impl AuthService {
     /// The cluster.
     pub fn cluster(&self) -> &ClusterName {
@@ -391,93 +397,13 @@ impl AuthService {
         self.presence.set_proxies(proxies, self.now());
     }
 
-    /// The public halves of the authorities.
-    pub fn authorities(&self) -> AuthoritiesReply {
-        AuthoritiesReply {
-            cluster: self.cluster.clone(),
-            authorities: self.current_state().authorities.clone(),
-        }
-    }
-
-    /// The pins of the host CA.
-    pub fn ca_pins(&self) -> Result<Vec<String>> {
-        Ok(self.host_ca.trusted().pins().iter().map(ToString::to_string).collect())
-    }
-
-    /// Cluster, version, pins.
-    pub fn status(&self) -> Result<StatusReply> {
-        let all = [&self.host_ca, &self.user_ca, &self.openssh_ca, &self.recording_ca];
-        let authorities = all.map(|ca| AuthorityStatus {
-            kind: ca.kind().to_string(),
-            state: "never updated".to_owned(),
-        });
-        Ok(StatusReply {
-            cluster: self.cluster.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ca_pins: self.ca_pins()?,
-            authorities: authorities.into(),
-        })
-    }
-
-    /// The text of an authority: `user`, `host`, `tls-host`, `tls-user`, `openssh`, `recording`; host and user without a kind.
-    pub fn export(&self, kind: Option<&str>) -> Result<String> {
-        let (host, user) = (self.host_ca.trusted(), self.user_ca.trusted());
-        let text = match kind.unwrap_or_default() {
-            "" => format!("{}\n{}", host.known_hosts_line(None), user.authorized_line()),
-            "user" => user.authorized_line(),
-            "host" => host.known_hosts_line(None),
-            "tls" | "tls-host" => host.tls_certs.concat(),
-            "tls-user" => user.tls_certs.concat(),
-            "openssh" => self.openssh_ca.trusted().authorized_line(),
-            "recording" => self.recording_ca.trusted().authorized_line(),
-            other => {
-                let shown: String = other.chars().take(64).collect();
-                return Err(AuthError::bad_request(format!(
-                    "{shown:?} authority type is not supported"
-                )));
-            }
-        };
-        Ok(format!("{}\n", text.trim_end()))
-    }
-
-    /// Where sessions are recorded, and what the caller's client has to keep to.
-    pub fn session_recording(&self, caller: &Caller) -> SessionRecordingReply {
-        let state = self.current_state();
-        SessionRecordingReply {
-            hostbound_only: caller.is_user() && self.role_set(caller).options().ssh_hostbound_only,
-            mode: state.recording.spec.mode,
-            proxy_checks_host_keys: state.recording.spec.proxy_checks_host_keys,
-        }
-    }
-
-    /// The caller, with the logins its roles give now.
-    pub async fn me(&self, caller: &Caller) -> Result<MeReply> {
-        Ok(MeReply {
-            user: caller.user_name().clone(),
-            roles: caller.roles().into_iter().cloned().collect(),
-            logins: if caller.is_user() { self.role_set(caller).logins() } else { Vec::new() },
-            traits: caller.traits(),
-            cluster: self.cluster.clone(),
-            valid_until: caller.identity().valid_until,
-        })
-    }
-
-    /// The state, at once when it is not `after`, otherwise at the next change or after a while.
-    pub async fn next_state(&self, after: Option<u64>) -> Arc<ClusterState> {
-        let mut changes = self.state.subscribe();
-        let newer = changes.wait_for(|state| after != Some(state.revision));
-        match tokio::time::timeout(shared_api::limits::STATE_WAIT, newer).await {
-            Ok(Ok(state)) => Arc::clone(&state),
-            _ => self.current_state(),
-        }
-    }
-
     /// Writes what is in hand and closes the files.
     pub async fn close(&self) {
         self.running.close();
         if tokio::time::timeout(LAST, self.running.wait()).await.is_err() {
             tracing::warn!(requests = self.running.len(), "requests did not end in time");
         }
+        self.keep_visits().await;
         self.audit.close().await;
         self.backend.close().await;
     }

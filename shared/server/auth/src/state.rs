@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `/cluster/name` | name of the cluster, fixed at the first start |
 //! | `/authorities/KIND` | a CA with its private keys |
-//! | `/resources/KIND/NAME` | roles, users, tokens, locks, nodes, configurations |
+//! | `/resources/KIND/NAME` | roles, users, tokens, locks, nodes, databases, configurations |
 //! | `/passwords/USER` | Argon2id hash |
 //! | `/attempts/HASH` | failed logins of a name |
 //! | `/invites/HASH` | sign-up and reset tokens, by SHA-256 of the token |
 //! | `/invite_of/USER` | the one token of that user that still counts |
+//! | `/presence/db/UUID` | databases that a host serves |
 //! | `/hosts/UUID[.ROLE]` | services that joined |
 //! | `/signed_names/HASH` | names in host certificates that were signed by hand |
 //! | `/spent_tokens/HASH` | join tokens that were good once |

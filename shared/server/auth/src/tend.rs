@@ -19,6 +19,7 @@ impl AuthService {
             Ok(removed) => tracing::debug!(removed, "expired state removed"),
             Err(error) => tracing::warn!(%error, "could not remove expired state"),
         }
+        self.keep_visits().await;
     }
 
     /// Completes the recordings that nobody finishes: their proxy was not heard of for the life of a session tracker.

@@ -189,8 +189,7 @@ pub(crate) fn check_token(token: &ProvisionToken) -> Result<()> {
     if token.spec.roles.is_empty() {
         return Err(AuthError::bad_request("a token is for at least one role"));
     }
-    match token.spec.roles.iter().find(|role| !matches!(role, SystemRole::Proxy | SystemRole::Node))
-    {
+    match token.spec.roles.iter().find(|role| !role.joins()) {
         Some(role) => Err(AuthError::bad_request(format!("nothing joins with role {role}"))),
         None => Ok(()),
     }

@@ -8,7 +8,10 @@ use chrono::{DateTime, Utc};
 use server_core::stable_uid;
 use server_store::{BackendError, Completed, Condition, RecordingError, UploadId};
 use shared_api::{CompleteUpload, limits};
-use shared_events::{AuditEvent, Metadata, SessionEnd, SessionStart};
+use shared_events::{
+    AuditEvent, DatabaseSessionEnd, DatabaseSessionStart, Metadata, SessionEnd, SessionMetadata,
+    SessionStart,
+};
 use shared_recording::Decoder;
 use shared_types::{HostId, SessionId};
 use uuid::Uuid;
@@ -166,6 +169,9 @@ fn upload_error(error: RecordingError) -> AuthError {
     }
 }
 
+/// Who made an end up, and why.
+const MADE_UP: &str = "made up by the auth service: the recorder did not end the recording";
+
 /// Reads the recording and answers with its end event, or with one made out of its beginning. A recording says what
 /// its recorder wrote: it tells of this session in this cluster, or it counts for nothing.
 pub(crate) fn synthesise<R: std::io::Read>(
@@ -174,47 +180,71 @@ pub(crate) fn synthesise<R: std::io::Read>(
     cluster: &str,
 ) -> Option<AuditEvent> {
     let sid = session.to_string();
-    let here = |metadata: &Metadata, named: &str| {
-        named == sid && (metadata.cluster_name.is_empty() || metadata.cluster_name == cluster)
-    };
-    let mut start: Option<SessionStart> = None;
+    let mut beginning: Option<AuditEvent> = None;
     let mut participants: Vec<String> = Vec::new();
     let mut last: Option<DateTime<Utc>> = None;
     let mut index = 0;
     // An error is the place where the recorder died; what is before it counts.
-    while let Ok(Some(event)) = decoder.next_event() {
+    while let Ok(Some(mut event)) = decoder.next_event() {
         last = event.metadata().time.get().or(last);
         index = event.metadata().index;
-        match event {
-            AuditEvent::SessionEnd(mut end) if here(&end.metadata, &end.session.sid) => {
-                end.metadata.event = SessionEnd::KIND.to_owned();
-                if uuid::Uuid::try_parse(&end.metadata.uid).is_err() {
-                    end.metadata.uid = stable_uid("session.end", session.uuid().as_bytes());
+        let here = is_of(&event, &sid, cluster);
+        match &event {
+            end if here && end.ends_recording() => {
+                let kind = event.kind();
+                let metadata = event.metadata_mut();
+                kind.clone_into(&mut metadata.event);
+                if uuid::Uuid::try_parse(&metadata.uid).is_err() {
+                    metadata.uid = stable_uid(kind, session.uuid().as_bytes());
                 }
-                return Some(end.into());
+                return Some(event);
             }
-            AuditEvent::SessionStart(found) if here(&found.metadata, &found.session.sid) => {
-                participants.push(found.user.user.clone());
-                start = Some(found);
+            AuditEvent::SessionStart(start) if here => {
+                participants.push(start.user.user.clone());
+                beginning = Some(event);
+            }
+            AuditEvent::DatabaseSessionStart(start) if here => {
+                participants.push(start.user.user.clone());
+                beginning = Some(event);
             }
             AuditEvent::SessionJoin(join)
                 if participants.len() < MOST_PARTICIPANTS
                     && !participants.contains(&join.user.user) =>
             {
-                participants.push(join.user.user);
+                participants.push(join.user.user.clone());
             }
             _ => {}
         }
     }
-    let start = start?;
+    let mut end = match beginning? {
+        AuditEvent::SessionStart(start) => end_of_session(start, participants, last),
+        AuditEvent::DatabaseSessionStart(start) => end_of_database(start, participants, last),
+        _ => return None,
+    };
+    let uid = stable_uid(end.kind(), session.uuid().as_bytes());
+    *end.metadata_mut() = Metadata {
+        index: index.saturating_add(1),
+        uid,
+        time: last.into(),
+        cluster_name: cluster.to_owned(),
+        ..Metadata::default()
+    };
+    Some(end)
+}
+
+/// Whether an event tells of this session in this cluster.
+fn is_of(event: &AuditEvent, sid: &str, cluster: &str) -> bool {
+    let named = event.metadata().cluster_name.as_str();
+    (named.is_empty() || named == cluster)
+        && event.part::<SessionMetadata>().is_some_and(|session| session.sid == sid)
+}
+
+fn end_of_session(
+    start: SessionStart,
+    participants: Vec<String>,
+    last: Option<DateTime<Utc>>,
+) -> AuditEvent {
     let end = SessionEnd {
-        metadata: Metadata {
-            index: index.saturating_add(1),
-            uid: stable_uid("session.end", session.uuid().as_bytes()),
-            time: last.into(),
-            cluster_name: cluster.to_owned(),
-            ..Metadata::default()
-        },
         interactive: !start.size.is_empty(),
         participants,
         session_start: start.metadata.time,
@@ -225,8 +255,28 @@ pub(crate) fn synthesise<R: std::io::Read>(
         server: start.server,
         initial_command: start.initial_command,
         session_recording: start.session_recording,
-        recovered: "made up by the auth service: the recorder did not end the recording".to_owned(),
+        recovered: MADE_UP.to_owned(),
         ..SessionEnd::default()
     };
-    Some(end.into())
+    end.into()
+}
+
+fn end_of_database(
+    start: DatabaseSessionStart,
+    participants: Vec<String>,
+    last: Option<DateTime<Utc>>,
+) -> AuditEvent {
+    let end = DatabaseSessionEnd {
+        participants,
+        session_start: start.metadata.time,
+        session_stop: last.into(),
+        user: start.user,
+        session: start.session,
+        database: start.database,
+        connection: start.connection,
+        session_recording: start.session_recording,
+        recovered: MADE_UP.to_owned(),
+        ..DatabaseSessionEnd::default()
+    };
+    end.into()
 }

@@ -21,6 +21,10 @@ const NODE_PORT: u16 = 3022;
 
 use crate::authority::{EmitError, EventSink};
 
+mod database;
+
+pub use database::{DbAccess, DbRequest, authorize_db, check_db, check_db_user, sees_database};
+
 /// An access that was decided and whose event is durable. Whoever dials needs one, and it carries whom to dial.
 #[derive(Debug)]
 #[must_use = "an access was granted and written down; dial with it"]
@@ -124,6 +128,12 @@ pub enum AccessRefused {
     /// Locks may have come meanwhile, and a role or the cluster does not want to take the chance.
     #[error("the locks in force are not known, auth service is away")]
     LocksUnknown,
+    /// The certificate is limited to another use, or to another database.
+    #[error("certificate is for another database")]
+    OtherDatabase,
+    /// The certificate may not be used from where its user is.
+    #[error("certificate is not valid for the source address")]
+    OtherAddress,
     /// The certificate has run out.
     #[error("certificate has expired")]
     Expired,
@@ -136,11 +146,15 @@ impl AccessRefused {
     /// What the client may read; it does not say what exists.
     pub fn peer_text(&self) -> Cow<'static, str> {
         match self {
+            // Who shows a certificate for a database knows of it, and reads back what was typed.
+            Self::Denied(reason @ (DenyReason::NoDbUser { .. } | DenyReason::NoDbName { .. })) => {
+                format!("access to db denied. User does not have permissions. Confirm database user and name: {reason}").into()
+            }
             Self::Denied(reason) => reason.peer_text().into(),
             Self::UnknownRole(_) | Self::NotAUser | Self::OtherCluster => "access denied".into(),
             // The certificate has proved who reads it: one may know what is about oneself.
             Self::NoAccount | Self::Locked(_) | Self::LocksUnknown => self.to_string().into(),
-            Self::Expired => "certificate has expired".into(),
+            Self::Expired | Self::OtherDatabase | Self::OtherAddress => self.to_string().into(),
             Self::NotDurable(_) => "the audit log cannot be written".into(),
         }
     }
@@ -213,9 +227,7 @@ pub fn check_ssh(
 ) -> Result<Vec<RuleId>, AccessRefused> {
     let identity = request.identity;
     check_user(state, identity, Some(request.login.as_ref()), request.via)?;
-    if let Some(gone) = held(state, identity).find(|name| !state.roles.contains_key(*name)) {
-        return Err(AccessRefused::UnknownRole(gone.clone()));
-    }
+    check_roles_exist(state, identity)?;
     let host = request.host.as_ref();
     let target = match request.reach {
         Reach::Addr(addr) => SshTarget {
@@ -229,6 +241,14 @@ pub fn check_ssh(
         }
     };
     Ok(roles(state, identity).check_ssh(request.login, &target).into_result()?)
+}
+
+/// What a role denied that is gone is not known any more.
+fn check_roles_exist(state: &ClusterState, identity: &Identity) -> Result<(), AccessRefused> {
+    match held(state, identity).find(|name| !state.roles.contains_key(*name)) {
+        Some(gone) => Err(AccessRefused::UnknownRole(gone.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Refuses who may not come to a node because of a lock on it.
@@ -269,24 +289,36 @@ pub async fn authorize_ssh(
     allowed: AuditEvent,
     refused: impl FnOnce(&str) -> AuditEvent,
 ) -> Result<Granted<SshAccess>, AccessRefused> {
-    let decision = if request.identity.valid_until <= Utc::now() {
-        Err(AccessRefused::Expired)
-    } else {
-        check_ssh(state, &request)
+    let decision = unexpired(request.identity).and_then(|()| check_ssh(state, &request));
+    let target = || SshAccess {
+        login: request.login.clone(),
+        host: request.host.clone(),
+        reach: request.reach,
     };
+    grant(sink, request.identity, decision, target, allowed, refused).await
+}
+
+fn unexpired(identity: &Identity) -> Result<(), AccessRefused> {
+    if identity.valid_until <= Utc::now() { Err(AccessRefused::Expired) } else { Ok(()) }
+}
+
+/// Makes a decision durable, and what was allowed a grant.
+async fn grant<T>(
+    sink: &dyn EventSink,
+    identity: &Identity,
+    decision: Result<Vec<RuleId>, AccessRefused>,
+    target: impl FnOnce() -> T,
+    allowed: AuditEvent,
+    refused: impl FnOnce(&str) -> AuditEvent,
+) -> Result<Granted<T>, AccessRefused> {
     match decision {
         Ok(rules) => {
             sink.emit(vec![allowed]).await.map_err(AccessRefused::NotDurable)?;
-            let target = SshAccess {
-                login: request.login.clone(),
-                host: request.host.clone(),
-                reach: request.reach,
-            };
-            Ok(Granted { identity: request.identity.clone(), target, rules })
+            Ok(Granted { identity: identity.clone(), target: target(), rules })
         }
         Err(refusal) => {
             if let Err(err) = sink.emit(vec![refused(&refusal.to_string())]).await {
-                tracing::error!(error = %err, reason = %refusal, user = %request.identity.user, "refusal is not in the audit log");
+                tracing::error!(error = %err, reason = %refusal, user = %identity.user, "refusal is not in the audit log");
             }
             Err(refusal)
         }

@@ -6,9 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use shared_api::{ApiError, ClusterState, CompleteUpload, ErrorKind, NodeView, OpensshUserRequest};
+use shared_api::{
+    ApiError, ClusterState, CompleteUpload, DatabaseCertReply, DatabaseCertRequest, ErrorKind,
+    NodeView, OpensshUserRequest,
+};
 use shared_events::AuditEvent;
-use shared_types::{Node, SessionId};
+use shared_types::{DatabaseServer, Node, SessionId};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -37,7 +40,7 @@ pub enum EmitError {
 
 /// Takes events and answers when they are durable.
 #[async_trait]
-pub trait EventSink: Send + Sync + 'static {
+pub trait EventSink: Send + Sync {
     /// On `Ok` every event survives a crash. Events get their type, time and id here where they have none.
     async fn emit(&self, events: Vec<AuditEvent>) -> Result<(), EmitError>;
 }
@@ -118,6 +121,13 @@ pub trait Authority: Send + Sync + 'static {
         request: OpensshUserRequest,
     ) -> Result<String, AuthorityError>;
 
+    /// A certificate by which this agent meets a database as one of its users; only where the auth service finds that
+    /// the user whose certificate is shown may that now. Gives PEM.
+    async fn sign_database_client(
+        &self,
+        request: DatabaseCertRequest,
+    ) -> Result<DatabaseCertReply, AuthorityError>;
+
     /// A short-lived certificate for the key this service signs recordings with. Takes and gives OpenSSH text.
     async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError>;
 
@@ -145,7 +155,7 @@ pub trait Authority: Send + Sync + 'static {
     async fn renew_sessions(&self, sessions: Vec<SessionId>) -> Result<Duration, AuthorityError>;
 
     /// The cluster's nodes as far as they are known here; never waits. Empty where they are not followed: only proxies
-    /// need them.
+    /// need them. An agent for databases is told of the proxies alone.
     fn nodes(&self) -> Arc<NodeView>;
 
     /// Tells of every newer view of the nodes.
@@ -156,6 +166,12 @@ pub trait Authority: Send + Sync + 'static {
 
     /// Says that this host's node goes.
     async fn withdraw(&self) -> Result<(), AuthorityError>;
+
+    /// Says what databases this host serves, all of them. Answers when to say so again.
+    async fn heartbeat_db(&self, servers: Vec<DatabaseServer>) -> Result<Duration, AuthorityError>;
+
+    /// Says that this host serves no database any more.
+    async fn withdraw_db(&self) -> Result<(), AuthorityError>;
 
     /// The text of `/webapi/auth/export?type=`; host and user where `None`.
     async fn export(&self, kind: Option<&str>) -> Result<String, AuthorityError>;

@@ -13,10 +13,12 @@ pub mod access;
 mod authority;
 mod backoff;
 mod batches;
+pub mod db;
 mod follow_nodes;
 pub mod host;
 pub mod http;
 mod kept;
+pub mod labels;
 pub mod recorder;
 pub mod remote;
 pub mod spool;
@@ -25,7 +27,10 @@ pub mod ssh;
 mod testing;
 pub mod tunnel;
 
-pub use access::{AccessRefused, Granted, Reach, SshAccess, SshRequest, Via, authorize_ssh};
+pub use access::{
+    AccessRefused, DbAccess, DbRequest, Granted, Reach, SshAccess, SshRequest, Via, authorize_db,
+    authorize_ssh,
+};
 pub use authority::{Authority, AuthorityError, EmitError, EventSink};
 pub use kept::{KeptError, KeptState};
 pub use remote::RemoteAuthority;

@@ -12,12 +12,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use shared_api::{
-    Client, ClientError, ClusterState, CompleteUpload, ErrorKind, NodeView, OpensshUserRequest,
-    ProxyHostCertRequest, RecorderCertRequest, RenewSessions, pack_event,
+    Client, ClientError, ClusterState, CompleteUpload, DatabaseCertReply, DatabaseCertRequest,
+    DbPresence, ErrorKind, NodeView, OpensshUserRequest, ProxyHostCertRequest, RecorderCertRequest,
+    RenewSessions, pack_event,
 };
 use shared_events::AuditEvent;
 use shared_types::resource::{Lock, LockSpec, LockSubject, LockTarget};
-use shared_types::{HostId, Node, SessionId, SystemRole};
+use shared_types::{DatabaseServer, HostId, Node, SessionId, SystemRole};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -33,6 +34,8 @@ pub struct RemoteAuthority {
     client: Client,
     state: watch::Receiver<Arc<ClusterState>>,
     nodes: watch::Receiver<Arc<NodeView>>,
+    /// What an agent is told of the cluster's proxies; a proxy follows the whole view.
+    told: Option<watch::Sender<Arc<NodeView>>>,
     confirmed: Arc<Confirmed>,
     stop: CancellationToken,
 }
@@ -77,15 +80,16 @@ impl RemoteAuthority {
         let confirmed = Confirmed::new(at);
         let (state, states) = watch::channel(first);
         let stop = shutdown.child_token();
-        let nodes = if role == SystemRole::Proxy {
+        let (nodes, told) = if role == SystemRole::Proxy {
             let (follower, nodes) = NodeFollower::start(client.clone(), kept.clone()).await;
             let ended = stop.clone();
             tokio::spawn(async move {
                 let _ = ended.run_until_cancelled(follower.run()).await;
             });
-            nodes
+            (nodes, None)
         } else {
-            watch::Sender::default().subscribe()
+            let told = watch::Sender::default();
+            (told.subscribe(), Some(told))
         };
         let (ended, client_of) = (stop.clone(), client.clone());
         let follower =
@@ -93,7 +97,7 @@ impl RemoteAuthority {
         tokio::spawn(async move {
             let _ = ended.run_until_cancelled(follower.run()).await;
         });
-        Ok(Arc::new(Self { client, state: states, nodes, confirmed, stop }))
+        Ok(Arc::new(Self { client, state: states, nodes, told, confirmed, stop }))
     }
 
     /// The client below, for what only a service itself asks for.
@@ -279,6 +283,13 @@ impl Authority for RemoteAuthority {
         Ok(self.client.sign_openssh_user(&request).await.map_err(authority_error)?.certificate)
     }
 
+    async fn sign_database_client(
+        &self,
+        request: DatabaseCertRequest,
+    ) -> Result<DatabaseCertReply, AuthorityError> {
+        self.client.sign_database_client(&request).await.map_err(authority_error)
+    }
+
     async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError> {
         let request = RecorderCertRequest { public_key: public_key.to_owned() };
         Ok(self.client.sign_recorder(&request).await.map_err(authority_error)?.certificate)
@@ -335,6 +346,25 @@ impl Authority for RemoteAuthority {
 
     async fn withdraw(&self) -> Result<(), AuthorityError> {
         self.client.withdraw().await.map_err(authority_error)
+    }
+
+    async fn heartbeat_db(&self, servers: Vec<DatabaseServer>) -> Result<Duration, AuthorityError> {
+        let served = DbPresence { servers };
+        let reply = self.client.heartbeat_db(&served).await.map_err(authority_error)?;
+        if let Some(told) = &self.told {
+            told.send_if_modified(|view| {
+                let changed = view.proxies != reply.proxies;
+                if changed {
+                    *view = Arc::new(NodeView { proxies: reply.proxies, ..NodeView::default() });
+                }
+                changed
+            });
+        }
+        Ok(Duration::from_secs(reply.again_seconds))
+    }
+
+    async fn withdraw_db(&self) -> Result<(), AuthorityError> {
+        self.client.withdraw_db().await.map_err(authority_error)
     }
 
     async fn export(&self, kind: Option<&str>) -> Result<String, AuthorityError> {

@@ -52,6 +52,7 @@ pub(crate) fn state() -> ClusterState {
         recording: Default::default(),
         networking: Default::default(),
         auth_preference: Default::default(),
+        databases: Vec::new(),
     }
 }
 
@@ -68,6 +69,8 @@ pub(crate) fn identity() -> Identity {
         system_role: None,
         host_id: None,
         permits: Permits::default(),
+        usage: Vec::new(),
+        database: None,
     }
 }
 
@@ -190,6 +193,24 @@ impl Authority for FakeAuthority {
         _request: shared_api::OpensshUserRequest,
     ) -> Result<String, AuthorityError> {
         Err(AuthorityError::Unavailable("no certificates here".to_owned()))
+    }
+
+    async fn sign_database_client(
+        &self,
+        _request: shared_api::DatabaseCertRequest,
+    ) -> Result<shared_api::DatabaseCertReply, AuthorityError> {
+        Err(AuthorityError::Unavailable("no certificates here".to_owned()))
+    }
+
+    async fn heartbeat_db(
+        &self,
+        _servers: Vec<shared_types::DatabaseServer>,
+    ) -> Result<std::time::Duration, AuthorityError> {
+        Ok(std::time::Duration::from_secs(60))
+    }
+
+    async fn withdraw_db(&self) -> Result<(), AuthorityError> {
+        Ok(())
     }
 
     async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError> {

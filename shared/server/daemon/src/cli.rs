@@ -20,6 +20,7 @@ enum Command {
     Start(StartArgs),
     Configure(ConfigureArgs),
     Node(NodeArgs),
+    Db(DbArgs),
     /// Join a cluster with something that runs without this program
     #[command(subcommand)]
     Join(JoinTarget),
@@ -40,7 +41,7 @@ enum Command {
 /// Without a file, the services that --roles names (auth and proxy when it is left out) run in one
 /// process on the ports users know (auth 3025, proxy 3080 and 3023, node 3022). The actual addresses are written to DATA_DIR/listen.json once all listen.
 /// TERM and INT let running sessions end; a second signal ends at once.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct StartArgs {
     /// Configuration file [default: /etc/teleport.yaml when it exists]
     #[arg(short, long, value_name = "FILE", env = "TELEPORT_CONFIG_FILE")]
@@ -89,6 +90,8 @@ pub enum Role {
     Proxy,
     /// The SSH service.
     Node,
+    /// The database service.
+    Db,
 }
 
 /// Print or test a configuration file
@@ -181,11 +184,52 @@ pub struct NodeConfigureArgs {
     pub join: JoinArgs,
 }
 
+/// Work with databases
+#[derive(Debug, Args)]
+pub struct DbArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: DbVerb,
+}
+
+/// What can be done with databases.
+#[derive(Debug, Subcommand)]
+pub enum DbVerb {
+    /// Start an agent in front of a database
+    Start(DbStartArgs),
+}
+
+/// Start an agent in front of a database
+///
+/// Without a configuration file, the flags say which database it is; with one, they add a database to its db_service.
+#[derive(Debug, Args)]
+pub struct DbStartArgs {
+    /// Name of the database in the cluster
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Text for people
+    #[arg(long, value_name = "TEXT", requires = "name")]
+    pub description: Option<String>,
+    /// What it speaks: postgres, cockroachdb, mysql, redis or dynamodb
+    #[arg(long, value_name = "PROTOCOL", requires = "name")]
+    pub protocol: Option<String>,
+    /// Where it is
+    #[arg(long, value_name = "HOST:PORT", requires = "name")]
+    pub uri: Option<String>,
+    /// File of those whom its certificate is checked by; the cluster's database CA when left out
+    #[arg(long, value_name = "FILE", requires = "name")]
+    pub ca_cert: Option<String>,
+    /// How the agent runs.
+    #[command(flatten)]
+    pub start: StartArgs,
+}
+
 /// Runs the command.
 pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
     match cli.command {
         Command::Start(args) => crate::start::run(args),
         Command::Configure(args) => crate::configure::run(args),
+        Command::Db(DbArgs { verb: DbVerb::Start(args) }) => crate::start::run_db(args),
         Command::Join(target) => crate::join_openssh::run(target),
         Command::Node(NodeArgs { verb: NodeVerb::Configure(args) }) => {
             crate::configure::run_node(args)

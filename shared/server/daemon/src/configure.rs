@@ -132,6 +132,7 @@ impl Wanted {
                 ("auth_service:", Role::Auth),
                 ("proxy_service:", Role::Proxy),
                 ("ssh_service:", Role::Node),
+                ("db_service:", Role::Db),
             ] {
                 keys.push((section, "enabled:", Some(json!(self.roles.contains(&role)))));
             }

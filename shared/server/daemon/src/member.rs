@@ -43,6 +43,7 @@ impl Membership {
         let service = &auth.service;
         let authority = match role {
             SystemRole::Proxy => LocalAuthority::for_proxy(Arc::clone(service)),
+            SystemRole::Db => LocalAuthority::for_db(Arc::clone(service)),
             _ => LocalAuthority::for_node(Arc::clone(service)),
         };
         let authority = authority.map_err(RunError::AuthApi)?;

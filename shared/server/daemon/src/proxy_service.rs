@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use server_core::tunnel::LocalServices;
 use server_proxy::{
     AuthPath, InProcessAuth, ProxyListeners, ProxyService, ProxySettings, RemoteAuth,
 };
@@ -25,23 +26,24 @@ pub(crate) async fn sockets(
 ) -> Result<ProxyListeners, ListenError> {
     let (web, at) = listen("proxy_service.web_listen_addr", proxy.web_listen_addr).await?;
     listening.web = Some(at);
-    let ssh = match proxy.ssh_listen_addr {
-        Some(addr) => {
-            let (ssh, at) = listen("proxy_service.listen_addr", addr).await?;
-            listening.ssh = Some(at);
-            Some(ssh)
-        }
-        None => None,
+    let mut own = async |key, addr: Option<SocketAddr>, noted: fn(&mut Listening) -> &mut Option<SocketAddr>| {
+        let Some(addr) = addr else { return Ok(None) };
+        let (socket, at) = listen(key, addr).await?;
+        *noted(listening) = Some(at);
+        Ok(Some(socket))
     };
-    let tunnel = match proxy.tunnel_listen_addr {
-        Some(addr) => {
-            let (tunnel, at) = listen("proxy_service.tunnel_listen_addr", addr).await?;
-            listening.tunnel = Some(at);
-            Some(tunnel)
-        }
-        None => None,
-    };
-    Ok(ProxyListeners { web, ssh, tunnel })
+    let ssh = own("proxy_service.listen_addr", proxy.ssh_listen_addr, |at| &mut at.ssh).await?;
+    let tunnel =
+        own("proxy_service.tunnel_listen_addr", proxy.tunnel_listen_addr, |at| &mut at.tunnel)
+            .await?;
+    let postgres =
+        own("proxy_service.postgres_listen_addr", proxy.postgres_listen_addr, |at| {
+            &mut at.postgres
+        })
+        .await?;
+    let mysql =
+        own("proxy_service.mysql_listen_addr", proxy.mysql_listen_addr, |at| &mut at.mysql).await?;
+    Ok(ProxyListeners { web, ssh, tunnel, postgres, mysql })
 }
 
 /// What a proxy is started with.
@@ -53,6 +55,8 @@ pub(crate) struct ProxyHost<'a> {
     pub(crate) node_name: &'a str,
     /// Where the web port really is.
     pub(crate) web: SocketAddr,
+    /// Services of agents in this process.
+    pub(crate) locals: LocalServices,
 }
 
 impl ProxyHost<'_> {
@@ -99,14 +103,23 @@ impl ProxyHost<'_> {
             self.node_name,
             protected,
         );
-        let service = ProxyService::new(settings, member.authority, path, member.keys).await;
-        service.map_err(RunError::Proxy)
+        let locals = self.locals.clone();
+        ProxyService::new(settings, member.authority, path, member.keys, locals)
+            .await
+            .map_err(RunError::Proxy)
     }
 
     /// Further names of this host.
     fn names(&self) -> Vec<String> {
-        let public = self.proxy.public_addr.iter().chain(&self.proxy.ssh_public_addr);
-        public.chain(&self.proxy.tunnel_public_addr).map(|addr| host_of(addr).to_owned()).collect()
+        let proxy = self.proxy;
+        let public = [
+            &proxy.public_addr,
+            &proxy.ssh_public_addr,
+            &proxy.tunnel_public_addr,
+            &proxy.postgres_public_addr,
+            &proxy.mysql_public_addr,
+        ];
+        public.into_iter().flatten().map(|addr| host_of(addr).to_owned()).collect()
     }
 
     fn joiner(&self) -> Result<Joiner, JoinError> {

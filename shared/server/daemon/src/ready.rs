@@ -31,6 +31,12 @@ pub(crate) struct Listening {
     /// The proxy's port for agents' tunnels alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tunnel: Option<SocketAddr>,
+    /// The proxy's port for PostgreSQL alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) postgres: Option<SocketAddr>,
+    /// The proxy's port for MySQL alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mysql: Option<SocketAddr>,
     /// The SSH service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) node: Option<SocketAddr>,
@@ -50,6 +56,8 @@ impl Listening {
             web = show(self.web),
             ssh = show(self.ssh),
             tunnel = show(self.tunnel),
+            postgres = show(self.postgres),
+            mysql = show(self.mysql),
             node = show(self.node),
             "ready"
         );

@@ -1,18 +1,20 @@
-//! The services of this process: sockets, auth, proxy, SSH service, and their end in the other order.
+//! The services of this process: sockets, auth, proxy, agents, and their end in the other order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use server_auth::{AuthError, OpenError};
 use server_core::SpoolError;
+use server_core::tunnel::LocalServices;
 use server_proxy::{ProxyListeners, ProxyService, StartError};
 use shared_api::{ClientError, LocalAdminError};
+use shared_authz::PatternError;
 use shared_config::TeleportConfig;
 use shared_types::HostId;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::agents::{Agent, AgentHost};
+use crate::agents::{Agent, AgentHost, DbHost, SshHost};
 use crate::auth_service::{RunningAuth, auth_settings};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::diag::{self, Diagnostics};
@@ -51,8 +53,17 @@ pub(crate) enum RunError {
     Proxy(#[source] StartError),
     #[error("teleport.nodename: {0}")]
     NodeName(#[source] shared_types::NameError),
-    #[error("open the spool of the ssh service")]
+    #[error("open the spool of an agent")]
     Spool(#[source] SpoolError),
+    #[error("db_service.resources")]
+    DbResources(#[source] PatternError),
+    #[error("db_service.databases: {database}: read {path}")]
+    DbAuthorities {
+        database: String,
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("a service ended unexpectedly")]
     Task(#[source] tokio::task::JoinError),
 }
@@ -122,11 +133,9 @@ pub(crate) async fn run(
             if let Some((proxy, _)) = &running.proxy {
                 diagnostics.count_agents(proxy.agents());
             }
-            let spools = [
-                running.proxy.as_ref().map(|(proxy, _)| proxy.spool()),
-                running.agent.as_ref().map(|agent| agent.spool()),
-            ];
-            spools.into_iter().flatten().for_each(|spool| diagnostics.watch(spool));
+            let proxy = running.proxy.as_ref().map(|(proxy, _)| proxy.spool());
+            let agents = running.agents.iter().map(|agent| agent.spool());
+            proxy.into_iter().chain(agents).for_each(|spool| diagnostics.watch(spool));
             listening.announce(dir)?;
             diagnostics.set_ready(true);
             running.run(drain).await
@@ -183,7 +192,7 @@ struct Host<'a> {
 /// The services besides auth, ready to run.
 struct Running {
     proxy: Option<(ProxyService, ProxyListeners)>,
-    agent: Option<Agent>,
+    agents: Vec<Agent>,
 }
 
 impl Host<'_> {
@@ -196,31 +205,34 @@ impl Host<'_> {
         let (config, dir, host_id, node_name) =
             (self.config, self.dir, self.host_id, self.node_name);
         let mut web_proxy = config.proxy_server.clone();
+        let locals = LocalServices::default();
         let proxy = match (&config.proxy, listeners) {
             (Some(proxy), Some(listeners)) => {
                 let web = listeners.web.local_addr().map_err(StartError::Listener);
                 let web = web.map_err(RunError::Proxy)?;
-                let host = ProxyHost { config, proxy, dir, host_id, node_name, web };
+                let locals = locals.clone();
+                let host = ProxyHost { config, proxy, dir, host_id, node_name, web, locals };
                 web_proxy = Some(host.public());
                 Some((host.start(self.auth, drain).await?, listeners))
             }
             _ => None,
         };
-        let agent = match &config.ssh {
-            Some(ssh) => {
-                let socket = match node {
-                    Some(socket) => {
-                        let at = socket.local_addr().map_err(StartError::Listener);
-                        Some((socket, at.map_err(RunError::Proxy)?))
-                    }
-                    None => None,
-                };
-                let host = AgentHost { config, ssh, dir, host_id, node_name, web_proxy };
-                Some(host.start(self.auth, socket, drain).await?)
-            }
-            None => None,
-        };
-        Ok(Running { proxy, agent })
+        let host = AgentHost { config, dir, host_id, node_name, auth: self.auth, stop: drain };
+        let mut agents = Vec::new();
+        if let Some(ssh) = &config.ssh {
+            let socket = match node {
+                Some(socket) => {
+                    let at = socket.local_addr().map_err(StartError::Listener);
+                    Some((socket, at.map_err(RunError::Proxy)?))
+                }
+                None => None,
+            };
+            agents.push(SshHost { host, ssh, web_proxy }.start(socket).await?);
+        }
+        if let Some(db) = &config.db {
+            agents.push(DbHost { host, db, locals: &locals }.start().await?);
+        }
+        Ok(Running { proxy, agents })
     }
 }
 
@@ -238,12 +250,8 @@ impl Running {
                 }
             }
         };
-        let agent = async {
-            if let Some(agent) = self.agent {
-                agent.run(drain.clone()).await;
-            }
-        };
-        let (ended, ()) = tokio::join!(proxy, agent);
+        let agents = self.agents.into_iter().map(|agent| agent.run(drain.clone()));
+        let (ended, _) = tokio::join!(proxy, futures::future::join_all(agents));
         ended
     }
 }

@@ -8,7 +8,7 @@ use shared_cli::{CliError, ExitCode};
 use shared_config::{ConfigError, JoinToken, TeleportConfig};
 use shared_types::{HostName, Labels, parse_labels};
 
-use crate::cli::{Role, StartArgs};
+use crate::cli::{DbStartArgs, Role, StartArgs};
 use crate::data_dir::DataDir;
 use crate::services::{self, RunError};
 use crate::signals::Shutdown;
@@ -22,7 +22,17 @@ const LAST: std::time::Duration = std::time::Duration::from_secs(2);
 
 pub(crate) fn run(args: StartArgs) -> Result<ExitCode, CliError> {
     let config = configuration(&args)?;
-    crate::logging::init(&config.log, args.debug)?;
+    start(&config, args.debug)
+}
+
+/// `teleport db start`.
+pub(crate) fn run_db(args: DbStartArgs) -> Result<ExitCode, CliError> {
+    let config = db_configuration(&args)?;
+    start(&config, args.start.debug)
+}
+
+fn start(config: &TeleportConfig, debug: bool) -> Result<ExitCode, CliError> {
+    crate::logging::init(&config.log, debug)?;
     shared_transport::install_crypto();
     allow_descriptors();
     let dir = DataDir::open(&config.data_dir).map_err(|error| CliError::from_error(&error))?;
@@ -42,7 +52,7 @@ pub(crate) fn run(args: StartArgs) -> Result<ExitCode, CliError> {
         tokio::select! {
             biased;
             () = now.cancelled() => Err(CliError::new("ended before everything had finished")),
-            done = services::run(&config, &dir, &shutdown) => done.map_err(shown),
+            done = services::run(config, &dir, &shutdown) => done.map_err(shown),
         }
     });
     crate::ready::withdraw(&dir);
@@ -86,17 +96,62 @@ fn configuration(args: &StartArgs) -> Result<TeleportConfig, CliError> {
         }
         None => from_flags(args)?,
     };
+    set_paths(&mut config, args);
+    Ok(config)
+}
+
+/// The configuration of an agent in front of the database that the flags name, or of those in its file.
+fn db_configuration(args: &DbStartArgs) -> Result<TeleportConfig, CliError> {
+    let mut start = args.start.clone();
+    start.roles = vec![Role::Db];
+    let Some(name) = &args.name else {
+        if start.config.is_none() && !Path::new(USUAL_CONFIG).is_file() {
+            return Err(CliError::usage("--name, --protocol and --uri say which database it is"));
+        }
+        return configuration(&start);
+    };
+    if args.start.config.is_some() {
+        return Err(CliError::usage(
+            "--name stands beside --config; write the database into the file's db_service.databases",
+        ));
+    }
+    let mut database = json!({"name": name, "protocol": args.protocol, "uri": args.uri});
+    for (key, value) in [("description", &args.description), ("ca_cert_file", &args.ca_cert)] {
+        if let Some(value) = value {
+            database[key] = json!(value);
+        }
+    }
+    // Labels of the flags are the database's.
+    if let Some(labels) = labels(&start)? {
+        database["static_labels"] = json!(labels);
+        start.labels = None;
+    }
+    let mut file = file_of_flags(&start)?;
+    file["db_service"]["databases"] = json!([database]);
+    let mut config = parsed(&file)?;
+    set_paths(&mut config, &start);
+    Ok(config)
+}
+
+fn set_paths(config: &mut TeleportConfig, args: &StartArgs) {
     if let Some(dir) = &args.data_dir {
         config.data_dir = dir.clone();
     }
     if let Some(path) = &args.pid_file {
         config.pid_file = Some(path.clone());
     }
-    Ok(config)
 }
 
 /// A configuration out of flags alone: as a file that says the same.
 fn from_flags(args: &StartArgs) -> Result<TeleportConfig, CliError> {
+    parsed(&file_of_flags(args)?)
+}
+
+fn parsed(file: &Value) -> Result<TeleportConfig, CliError> {
+    TeleportConfig::parse(&file.to_string(), "command line").map_err(|error| shown_config(&error))
+}
+
+fn file_of_flags(args: &StartArgs) -> Result<Value, CliError> {
     let usual = [Role::Auth, Role::Proxy];
     let roles = if args.roles.is_empty() { &usual } else { args.roles.as_slice() };
     let on = |role| json!({"enabled": roles.contains(&role)});
@@ -117,14 +172,14 @@ fn from_flags(args: &StartArgs) -> Result<TeleportConfig, CliError> {
     set("ca_pin", several(&args.ca_pin));
     set("nodename", args.nodename.as_ref().map(|name| json!(name)));
     set("advertise_ip", args.advertise_ip.as_ref().map(|addr| json!(addr)));
-    let file = json!({
+    Ok(json!({
         "version": "v1",
         "teleport": global,
         "auth_service": on(Role::Auth),
         "proxy_service": on(Role::Proxy),
         "ssh_service": ssh,
-    });
-    TeleportConfig::parse(&file.to_string(), "command line").map_err(|error| shown_config(&error))
+        "db_service": on(Role::Db),
+    }))
 }
 
 fn labels(args: &StartArgs) -> Result<Option<Labels>, CliError> {
@@ -178,6 +233,7 @@ fn choose_roles(config: &mut TeleportConfig, roles: &[Role]) -> Result<(), CliEr
         (Role::Auth, config.auth.is_some(), "auth", "auth_service"),
         (Role::Proxy, config.proxy.is_some(), "proxy", "proxy_service"),
         (Role::Node, config.ssh.is_some(), "node", "ssh_service"),
+        (Role::Db, config.db.is_some(), "db", "db_service"),
     ] {
         if roles.contains(&role) && !there {
             return Err(CliError::usage(format!(
@@ -193,6 +249,14 @@ fn choose_roles(config: &mut TeleportConfig, roles: &[Role]) -> Result<(), CliEr
     }
     if !roles.contains(&Role::Node) {
         config.ssh = None;
+    }
+    if !roles.contains(&Role::Db) {
+        config.db = None;
+    }
+    if config.db.is_some() && config.proxy.is_none() && config.proxy_server.is_none() {
+        return Err(CliError::usage(
+            "a database service needs --proxy-server, or a proxy beside it: databases are reached through proxies",
+        ));
     }
     if config.auth.is_none() && config.auth_servers.is_empty() {
         if config.proxy.is_some() {
@@ -263,6 +327,36 @@ mod tests {
         assert!(from_flags(&flags("--roles=node --auth-server=a --labels=x")).is_err());
         let usual = from_flags(&flags("")).unwrap();
         assert!(usual.auth.is_some() && usual.proxy.is_some() && usual.ssh.is_none());
+    }
+
+    #[test]
+    fn an_agent_in_front_of_a_database_starts_by_flags_alone() {
+        let db = |line: &str| {
+            #[derive(clap::Parser)]
+            struct Flags {
+                #[command(flatten)]
+                start: DbStartArgs,
+            }
+            let words = std::iter::once("teleport").chain(line.split_whitespace());
+            let flags = <Flags as clap::Parser>::try_parse_from(words).map_err(|e| e.to_string());
+            db_configuration(&flags?.start).map_err(|error| format!("{error:?}"))
+        };
+        let join = "--token=/etc/token --proxy-server=p.example.test --data-dir=/srv/d";
+        let config = db(&format!(
+            "--name=orders --protocol=postgres --uri=pg.test:5432 --labels=env=prod --ca-cert=/ca.pem {join}"
+        ));
+        let config = config.unwrap();
+        assert!(config.auth.is_none() && config.proxy.is_none() && config.ssh.is_none());
+        assert_eq!(config.data_dir, Path::new("/srv/d"));
+        let orders = &config.db.unwrap().databases[0];
+        assert_eq!(orders.database.metadata.labels["env"], "prod");
+        assert_eq!(orders.ca_cert_file.as_deref(), Some(Path::new("/ca.pem")));
+        assert!(db(&format!("--name=orders --protocol=db2 --uri=a:1 {join}")).is_err());
+        assert!(db(&format!("--protocol=mysql {join}")).is_err(), "of which database?");
+        let config = from_flags(&flags(&format!("--roles=db {join}"))).unwrap();
+        assert!(config.db.is_some() && config.ssh.is_none());
+        let by_auth = from_flags(&flags("--roles=db --token=t --auth-server=a.example.test"));
+        assert!(by_auth.is_err(), "nobody would reach it");
     }
 
     #[test]

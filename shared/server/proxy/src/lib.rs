@@ -1,4 +1,4 @@
-//! The proxy service: one TLS port for everything, the SSH port, the recording SSH proxy.
+//! The proxy service: one TLS port for everything, the SSH port, the recording SSH proxy, the way to databases.
 //!
 //! What must stay true: no user gets in but by the one verifier; nothing is dialled without a `Granted`; what is
 //! recorded is on disk within a second; connections to the auth service pass through unread; what a peer is told does
@@ -10,11 +10,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod auth_path;
+mod db;
 mod ping;
 mod service;
 mod settings;
 mod shards;
 mod ssh;
+mod startups;
 mod tunnels;
 mod web;
 mod web_cert;

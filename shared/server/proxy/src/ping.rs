@@ -14,6 +14,8 @@ pub(crate) struct ListenAddrs {
     pub(crate) web: String,
     pub(crate) ssh: Option<String>,
     pub(crate) tunnel: Option<String>,
+    pub(crate) postgres: Option<String>,
+    pub(crate) mysql: Option<String>,
 }
 
 /// The document of `/webapi/ping` and, with less about authentication, `/webapi/find`.
@@ -57,7 +59,7 @@ pub(crate) fn document(
                 "ssh_tunnel_public_addr": first(&settings.public.tunnel),
                 "dial_timeout": i64::try_from(settings.timeouts.dial.as_nanos()).unwrap_or(i64::MAX),
             },
-            "db": {},
+            "db": databases(settings, listen),
             "tls_routing_enabled": one_port,
         },
         "server_version": env!("CARGO_PKG_VERSION"),
@@ -71,4 +73,20 @@ pub(crate) fn document(
         "session_recording": state.recording.spec.mode,
         "proxy_checks_host_keys": state.recording.spec.proxy_checks_host_keys,
     })
+}
+
+/// The ports that databases have of their own; what there is none of has no key.
+fn databases(settings: &ProxySettings, listen: &ListenAddrs) -> Value {
+    let mut keys = serde_json::Map::new();
+    for (name, listen, public) in [
+        ("postgres", &listen.postgres, &settings.public.postgres),
+        ("mysql", &listen.mysql, &settings.public.mysql),
+    ] {
+        let Some(listen) = listen else { continue };
+        keys.insert(format!("{name}_listen_addr"), listen.as_str().into());
+        if let Some(public) = public.first() {
+            keys.insert(format!("{name}_public_addr"), public.as_str().into());
+        }
+    }
+    keys.into()
 }

@@ -11,6 +11,7 @@ use server_core::host::HostKeys;
 use server_core::http::HttpLimits;
 use server_core::spool::{EventSpoolSettings, RecordingSpoolSettings};
 use server_core::ssh::Ends;
+use server_core::tunnel::LocalServices;
 use server_core::{Authority, EventSpool, RecordingSpool, SpoolError};
 use shared_transport::tls::TlsError;
 use shared_transport::{AcceptLimits, Protocol, Rewind, alpn};
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth_path::AuthPath;
+use crate::db::{DbProxy, Entry};
 use crate::ping::ListenAddrs;
 use crate::settings::ProxySettings;
 use crate::shards::Shards;
@@ -69,18 +71,24 @@ pub enum StartError {
 /// The sockets of a proxy.
 #[derive(Debug)]
 pub struct ProxyListeners {
-    /// TLS: the web API, the way to auth, SSH and tunnels inside TLS; plain SSH is recognised too.
+    /// TLS: the web API, the way to auth, SSH, tunnels and databases inside TLS; plain SSH and PostgreSQL's own request
+    /// for TLS are recognised too.
     pub web: TcpListener,
     /// SSH, where it has a port of its own.
     pub ssh: Option<TcpListener>,
     /// Tunnels of agents, where they have a port of their own.
     pub tunnel: Option<TcpListener>,
+    /// PostgreSQL, where it has a port of its own.
+    pub postgres: Option<TcpListener>,
+    /// MySQL, where it has a port of its own.
+    pub mysql: Option<TcpListener>,
 }
 
 /// A proxy that is ready to run.
 pub struct ProxyService {
     settings: Arc<ProxySettings>,
     ssh: Arc<SshProxy>,
+    db: Arc<DbProxy>,
     auth: Arc<dyn AuthPath>,
     authority: Arc<dyn Authority>,
     events: Arc<EventSpool>,
@@ -97,21 +105,23 @@ impl std::fmt::Debug for ProxyService {
 }
 
 impl ProxyService {
-    /// Opens the spools and makes keys. `keys` are this host's own of role Proxy, which it shows to agents. Spools go on
-    /// after `shutdown` until [`ProxyService::run`] has drained.
+    /// Opens the spools and makes keys. `keys` are this host's own of role Proxy, which it shows to agents; `locals` are
+    /// services of agents in this process, which are reached without a tunnel. Spools go on after `shutdown` until [`ProxyService::run`] has drained.
     pub async fn new(
         settings: ProxySettings,
         authority: Arc<dyn Authority>,
         auth: Arc<dyn AuthPath>,
         keys: watch::Receiver<Arc<HostKeys>>,
+        locals: LocalServices,
     ) -> Result<Self, StartError> {
         shared_ssh::server::check_cipher_names(&settings.ssh_ciphers)
             .map_err(StartError::Ciphers)?;
         let settings = Arc::new(settings);
         let config_of = Arc::clone(&settings);
-        let tls = tokio::task::spawn_blocking(move || crate::web_cert::server_config(&config_of))
+        let web = tokio::task::spawn_blocking(move || crate::web_cert::shown(&config_of))
             .await
             .map_err(|err| StartError::Listener(std::io::Error::other(err)))??;
+        let tls = crate::web_cert::server_config(Arc::clone(&web))?;
         let never = CancellationToken::new();
         let folder = settings.data_dir.join("log/events-spool");
         let events =
@@ -131,6 +141,15 @@ impl ProxyService {
         let (settings_of, authority_of) = (Arc::clone(&settings), Arc::clone(&authority));
         let (events_of, recordings_of) = (Arc::clone(&events), Arc::clone(&recordings));
         let tunnels = Arc::new(Tunnels::new(Arc::clone(&authority), &keys));
+        let db = Arc::new(DbProxy::new(
+            Arc::clone(&settings),
+            Arc::clone(&authority),
+            Arc::clone(&events),
+            Arc::clone(&tunnels),
+            locals,
+            keys,
+            web,
+        ));
         let tunnels_of = Arc::clone(&tunnels);
         let ssh = tokio::task::spawn_blocking(move || {
             SshProxy::new(settings_of, authority_of, events_of, recordings_of, tunnels_of)
@@ -140,7 +159,7 @@ impl ProxyService {
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let shards = Arc::new(Shards::start(threads).map_err(StartError::Threads)?);
         let ssh = Arc::new(ssh);
-        Ok(Self { settings, ssh, auth, authority, events, recordings, tunnels, tls, shards })
+        Ok(Self { settings, ssh, db, auth, authority, events, recordings, tunnels, tls, shards })
     }
 
     /// How many agents are connected, for whoever watches that.
@@ -166,6 +185,7 @@ impl ProxyService {
         let port = Arc::new(WebPort {
             settings: Arc::clone(&self.settings),
             ssh: Arc::clone(&self.ssh),
+            db: Arc::clone(&self.db),
             auth: Arc::clone(&self.auth),
             authority: Arc::clone(&self.authority),
             tunnels: Arc::clone(&self.tunnels),
@@ -174,15 +194,19 @@ impl ProxyService {
             router,
         });
         let renewing = tokio::spawn(Arc::clone(&self.ssh).keep_sessions_alive());
-        let (web, ssh, tunnel, (), ()) = tokio::join!(
+        let (web, ssh, tunnel, postgres, mysql, (), (), ()) = tokio::join!(
             self.serve(Some(listeners.web), &shutdown, Arc::clone(&port), WebPort::connection),
             self.serve(listeners.ssh, &shutdown, Arc::clone(&port), WebPort::plain_ssh),
-            self.serve(listeners.tunnel, &shutdown, port, WebPort::tunnel),
+            self.serve(listeners.tunnel, &shutdown, Arc::clone(&port), WebPort::tunnel),
+            self.serve(listeners.postgres, &shutdown, Arc::clone(&port), WebPort::postgres),
+            self.serve(listeners.mysql, &shutdown, port, WebPort::mysql),
             self.tunnels.watch_locks(shutdown.clone()),
             self.tunnels.follow_proxies(shutdown.clone()),
+            self.ssh.registered.follow(self.authority.as_ref(), shutdown.clone()),
         );
-        if web + ssh + tunnel > 0 {
-            tracing::warn!(connections = web + ssh + tunnel, "connections did not end in time");
+        let left = web + ssh + tunnel + postgres + mysql;
+        if left > 0 {
+            tracing::warn!(connections = left, "connections did not end in time");
         }
         let drained = tokio::join!(self.events.drain(FLUSH), self.recordings.drain(FLUSH));
         renewing.abort();
@@ -204,11 +228,20 @@ impl ProxyService {
         let web = local(&listeners.web)?;
         let ssh = listeners.ssh.as_ref().map(local).transpose()?;
         let tunnel = listeners.tunnel.as_ref().map(local).transpose()?;
-        let all: Vec<SocketAddr> = [Some(web), ssh, tunnel].into_iter().flatten().collect();
+        let postgres = listeners.postgres.as_ref().map(local).transpose()?;
+        let mysql = listeners.mysql.as_ref().map(local).transpose()?;
+        let all: Vec<SocketAddr> =
+            [Some(web), ssh, tunnel, postgres, mysql].into_iter().flatten().collect();
         self.ssh.listening(&all);
         self.tunnels.listening(self.settings.host_id, self.settings.agents_dial(web));
         let text = |addr: SocketAddr| addr.to_string();
-        Ok(ListenAddrs { web: text(web), ssh: ssh.map(text), tunnel: tunnel.map(text) })
+        Ok(ListenAddrs {
+            web: text(web),
+            ssh: ssh.map(text),
+            tunnel: tunnel.map(text),
+            postgres: postgres.map(text),
+            mysql: mysql.map(text),
+        })
     }
 
     /// Serves one listener, if there is one, and tells how many connections did not end in time.
@@ -241,6 +274,7 @@ impl ProxyService {
 struct WebPort {
     settings: Arc<ProxySettings>,
     ssh: Arc<SshProxy>,
+    db: Arc<DbProxy>,
     auth: Arc<dyn AuthPath>,
     authority: Arc<dyn Authority>,
     tunnels: Arc<Tunnels>,
@@ -267,6 +301,7 @@ impl WebPort {
                 self.shards.run(stream, serve).await;
             }
             Ok(Protocol::Tls) => self.tls(stream, ends, ending).await,
+            Ok(Protocol::Postgres) => self.database(stream, Entry::Postgres, ends, ending).await,
             Ok(protocol) => tracing::debug!(%peer, ?protocol, "protocol is not spoken here"),
             Err(err) => tracing::debug!(%peer, error = %err, "connection ended"),
         }
@@ -283,6 +318,43 @@ impl WebPort {
         let ssh = Arc::clone(&self.ssh);
         let serve =
             move |stream| async move { ssh.connection(Rewind::new(stream), ends, ending).await };
+        self.shards.run(stream, serve).await;
+    }
+
+    /// A connection on the port of PostgreSQL alone.
+    async fn postgres(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        ending: CancellationToken,
+    ) {
+        let ends = Ends { peer, local: stream.local_addr().ok() };
+        self.database(Rewind::new(stream), Entry::Postgres, ends, ending).await;
+    }
+
+    /// A connection on the port of MySQL alone.
+    async fn mysql(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        ending: CancellationToken,
+    ) {
+        let ends = Ends { peer, local: stream.local_addr().ok() };
+        self.database(Rewind::new(stream), Entry::Mysql, ends, ending).await;
+    }
+
+    /// A client of a database.
+    async fn database(
+        &self,
+        stream: Rewind<TcpStream>,
+        entry: Entry,
+        ends: Ends,
+        ending: CancellationToken,
+    ) {
+        let ((stream, seen), db) = (stream.into_parts(), Arc::clone(&self.db));
+        let serve = move |stream| async move {
+            db.connection(Rewind::with_seen(stream, &seen), entry, ends, ending).await;
+        };
         self.shards.run(stream, serve).await;
     }
 
@@ -340,8 +412,12 @@ impl WebPort {
             return;
         }
         let asks = |wanted: &[u8]| hello.alpn.iter().any(|name| name.as_slice() == wanted);
+        let database = hello.alpn.iter().find_map(|name| Some((name, alpn::database(name)?)));
         if asks(alpn::REVERSE_TUNNEL) {
             self.agent(stream, peer, ending).await;
+        } else if let Some((name, wants)) = database {
+            let entry = Entry::Alpn { name: name.clone(), wants };
+            self.database(stream, entry, ends, ending).await;
         } else if asks(alpn::PROXY_SSH) {
             let ((stream, seen), port) = (stream.into_parts(), Arc::clone(&self));
             let serve = move |stream| async move {

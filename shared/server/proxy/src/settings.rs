@@ -34,6 +34,9 @@ pub struct ProxySettings {
     pub spool_bytes: u64,
     /// Time limits.
     pub timeouts: Timeouts,
+    /// The server version that clients of MySQL are greeted with on a port of its own, where it is not known yet which
+    /// database they want.
+    pub mysql_server_version: Option<String>,
     /// Connections at a time, on each port.
     pub max_connections: usize,
     /// Connections at a time from one address.
@@ -49,6 +52,10 @@ pub struct PublicAddrs {
     pub ssh: Vec<String>,
     /// `tunnel_public_addr`: names and ports of the port for tunnels.
     pub tunnel: Vec<String>,
+    /// `postgres_public_addr`: names and ports of the port for PostgreSQL.
+    pub postgres: Vec<String>,
+    /// `mysql_public_addr`: names and ports of the port for MySQL.
+    pub mysql: Vec<String>,
 }
 
 /// Time limits of the proxy.
@@ -93,6 +100,7 @@ impl ProxySettings {
             recording_wait: Duration::from_secs(30),
             spool_bytes: 10 * 1024 * 1024 * 1024,
             timeouts: Timeouts::default(),
+            mysql_server_version: None,
             max_connections: 15_000,
             max_connections_per_peer: 15_000,
         }
@@ -111,6 +119,8 @@ impl ProxySettings {
                 web: config.public_addr.clone(),
                 ssh: config.ssh_public_addr.clone(),
                 tunnel: config.tunnel_public_addr.clone(),
+                postgres: config.postgres_public_addr.clone(),
+                mysql: config.mysql_public_addr.clone(),
             },
             https_keypairs: config
                 .https_keypairs
@@ -126,6 +136,7 @@ impl ProxySettings {
             },
             recording_wait: config.recording_wait.as_std(),
             spool_bytes: config.recording_spool_bytes,
+            mysql_server_version: config.mysql_server_version.clone(),
             cluster_addrs,
             ..Self::new(data_dir, host_id, nodename)
         }

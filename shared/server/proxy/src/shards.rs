@@ -1,4 +1,4 @@
-//! Threads that SSH connections are spread over.
+//! Threads that connections of users are spread over: SSH and databases.
 //!
 //! A proxied connection is several tasks that hand every packet on: the client's connection, the one inside it, the
 //! relay, the target's. On one thread a hand-over costs a push to a queue; between threads it costs a system call and

@@ -7,8 +7,8 @@ mod network;
 mod openssh;
 mod outer;
 mod reach;
+mod registered;
 mod route;
-mod startups;
 mod visit;
 
 use std::net::SocketAddr;
@@ -29,11 +29,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::service::StartError;
 use crate::settings::ProxySettings;
+use crate::startups::Startups;
 use crate::tunnels::Tunnels;
 pub use host_certs::HostKeyFileError;
 use host_keys::HostKeys;
 use outer::Door;
-use startups::Startups;
+use registered::Registered;
 
 /// How long a client that waits for us is waited for.
 const IDENT: Duration = Duration::from_millis(300);
@@ -55,6 +56,8 @@ pub(crate) struct SshProxy {
     signer: RecordingSigner,
     /// Agents that are connected.
     pub(crate) tunnels: Arc<Tunnels>,
+    /// Where nodes are registered by name.
+    pub(crate) registered: Registered,
     /// Connections by user.
     users: Arc<PerUser>,
     /// Where this cluster itself listens.
@@ -89,6 +92,7 @@ impl SshProxy {
             keys,
             signer,
             tunnels,
+            registered: Registered::default(),
             users,
             own,
             startups,

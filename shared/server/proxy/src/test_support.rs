@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::Utc;
 use server_core::host::HostKeys;
+use server_core::tunnel::LocalServices;
 use server_core::{Authority, AuthorityError, EmitError};
 use shared_api::client::{Client, ClientConfig, Route};
 use shared_api::{Account, ClusterState, CompleteUpload, NodeView};
@@ -26,7 +27,7 @@ use crate::{ProxyListeners, ProxyService, ProxySettings, RemoteAuth};
 
 pub(crate) struct Cluster {
     host: CertAuthority,
-    user: CertAuthority,
+    pub(crate) user: CertAuthority,
     pub(crate) recording: CertAuthority,
     pub(crate) openssh: CertAuthority,
     /// The id of the proxy's host.
@@ -66,6 +67,7 @@ impl Cluster {
             recording: Default::default(),
             networking: Default::default(),
             auth_preference: Default::default(),
+            databases: Vec::new(),
         };
         state.recording.spec.mode = RecordingMode::Proxy;
         Arc::new(Self {
@@ -247,6 +249,24 @@ impl Authority for Cluster {
         Ok(signed.to_openssh().unwrap())
     }
 
+    async fn sign_database_client(
+        &self,
+        _request: shared_api::DatabaseCertRequest,
+    ) -> Result<shared_api::DatabaseCertReply, AuthorityError> {
+        Err(AuthorityError::Unavailable("no certificates here".to_owned()))
+    }
+
+    async fn heartbeat_db(
+        &self,
+        _servers: Vec<shared_types::DatabaseServer>,
+    ) -> Result<std::time::Duration, AuthorityError> {
+        Ok(std::time::Duration::from_secs(60))
+    }
+
+    async fn withdraw_db(&self) -> Result<(), AuthorityError> {
+        Ok(())
+    }
+
     async fn certify_recorder(&self, public_key: &str) -> Result<String, AuthorityError> {
         let spec = shared_pki::RecorderCertSpec {
             public_key: shared_pki::ssh_key::PublicKey::from_openssh(public_key).unwrap(),
@@ -401,6 +421,8 @@ impl World {
             web: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             ssh: Some(TcpListener::bind("127.0.0.1:0").await.unwrap()),
             tunnel: Some(TcpListener::bind("127.0.0.1:0").await.unwrap()),
+            postgres: None,
+            mysql: None,
         };
         let at = |listener: &Option<TcpListener>| listener.as_ref().unwrap().local_addr().unwrap();
         let web = listeners.web.local_addr().unwrap();
@@ -412,7 +434,10 @@ impl World {
         let nowhere = Client::new(nowhere).unwrap();
         let auth = Arc::new(RemoteAuth::new(nowhere));
         let keys = watch::channel(Arc::new(cluster.host_keys(cluster.recorder, SystemRole::Proxy)));
-        let service = ProxyService::new(settings, authority, auth, keys.1).await.unwrap();
+        let service =
+            ProxyService::new(settings, authority, auth, keys.1, LocalServices::default())
+                .await
+                .unwrap();
         let stop = CancellationToken::new();
         let ending = stop.clone();
         let proxy = tokio::spawn(async move { service.run(listeners, ending).await.unwrap() });

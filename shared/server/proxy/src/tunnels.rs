@@ -1,6 +1,7 @@
 //! The agents that are connected to this proxy, and the ways to all others.
 //!
-//! What must stay true: an agent is who its host certificate says, of role Node and of this cluster, and under no lock;
+//! What must stay true: an agent is who its host certificate says, of an agent's role and of this cluster, and under no
+//! lock; what is asked of one role never reaches the tunnel of another;
 //! a lock on its host ends its tunnels at once, the end of its certificate ends them too; dialling an agent by its
 //! address reaches that agent and no other.
 
@@ -15,7 +16,7 @@ use server_core::host::HostKeys;
 use server_core::ssh::Ends;
 use server_core::tunnel::{BoxedStream, ConnType, HostTls, HostTlsError};
 use server_core::{Authority, chain};
-use shared_transport::tunnel::{DialRequest, ProxyEntry, Refused, Tunnel};
+use shared_transport::tunnel::{DialRequest, ProxyEntry, Refused, Tunnel, TunnelStream};
 use shared_transport::{alpn, handover};
 use shared_types::resource::LockSubject;
 use shared_types::{HostId, Node, SystemRole};
@@ -24,11 +25,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The roles of hosts that hold tunnels.
-const AGENTS: &[SystemRole] = &[SystemRole::Node];
+const AGENTS: &[SystemRole] = &SystemRole::AGENTS;
+/// The roles of hosts that are dialled by their address.
+const DIALLED: &[SystemRole] = &[SystemRole::Node];
 /// Tunnels of one agent: the one in use, and older ones whose connections still run.
 const PER_AGENT: usize = 8;
 /// How long an agent may take to hear which proxies there are.
 const FIRST_WORD: Duration = Duration::from_secs(10);
+/// Why an agent is not reached whose tunnel ended elsewhere, or never came.
+const NO_TUNNEL: &str = "no tunnel to this proxy";
 /// How often the end of a certificate is looked for.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -47,6 +52,9 @@ pub(crate) enum DialError {
     Direct { host: String, why: String },
 }
 
+/// One service of one host. A host may run several, each with a certificate and tunnels of its own.
+type AgentKey = (HostId, SystemRole);
+
 /// The registry.
 pub(crate) struct Tunnels {
     authority: Arc<dyn Authority>,
@@ -54,7 +62,7 @@ pub(crate) struct Tunnels {
     accepting: HostTls,
     /// For agents that we go to.
     dialling: HostTls,
-    agents: Mutex<HashMap<HostId, Vec<Agent>>>,
+    agents: Mutex<HashMap<AgentKey, Vec<Agent>>>,
     numbers: AtomicU64,
     /// This proxy, as agents find it.
     own: Mutex<Option<ProxyEntry>>,
@@ -73,13 +81,13 @@ struct Agent {
 /// Takes a tunnel out of the registry again.
 struct Registered<'a> {
     tunnels: &'a Tunnels,
-    host: HostId,
+    key: AgentKey,
     number: u64,
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.tunnels.remove(self.host, self.number);
+        self.tunnels.remove(self.key, self.number);
     }
 }
 
@@ -88,10 +96,10 @@ impl Tunnels {
         authority: Arc<dyn Authority>,
         keys: &watch::Receiver<Arc<HostKeys>>,
     ) -> Self {
-        let tls = |alpn| HostTls::new(Arc::clone(&authority), keys.clone(), AGENTS, alpn);
+        let tls = |peers, alpn| HostTls::new(Arc::clone(&authority), keys.clone(), peers, alpn);
         Self {
-            accepting: tls(alpn::REVERSE_TUNNEL),
-            dialling: tls(alpn::NODE_HANDOVER),
+            accepting: tls(AGENTS, alpn::REVERSE_TUNNEL),
+            dialling: tls(DIALLED, alpn::NODE_HANDOVER),
             authority,
             agents: Mutex::default(),
             numbers: AtomicU64::new(0),
@@ -143,7 +151,7 @@ impl Tunnels {
         loop {
             let state = Arc::clone(&states.borrow_and_update());
             let now = Utc::now();
-            for (host, agents) in self.lock().iter() {
+            for ((host, _), agents) in self.lock().iter() {
                 let subject = LockSubject { server: Some(*host), ..LockSubject::default() };
                 if let Some(lock) = state.lock_on(&subject, now) {
                     tracing::info!(%host, why = lock.text(), "tunnel is ended");
@@ -174,13 +182,13 @@ impl Tunnels {
             }
             Err(err) => return tracing::info!(%peer, why = chain(&err), "tunnel refused"),
         };
-        let host = agent.host_id;
+        let (host, role) = (agent.host_id, agent.role);
         let (tunnel, driver) = match Tunnel::accept(stream).await {
             Ok(begun) => begun,
             Err(err) => return tracing::debug!(%peer, error = chain(&err), "no tunnel"),
         };
-        let (end, _registered) = self.register(host, tunnel.clone());
-        tracing::info!(%peer, %host, "agent connected");
+        let (end, _registered) = self.register((host, role), tunnel.clone());
+        tracing::info!(%peer, %host, %role, "agent connected");
         let valid_until = agent.identity.valid_until;
         let outlived = async {
             while Utc::now() < valid_until {
@@ -195,8 +203,10 @@ impl Tunnels {
         };
         tokio::select! {
             ended = driver.run() => match ended {
-                Ok(()) => tracing::info!(%peer, %host, "agent disconnected"),
-                Err(err) => tracing::info!(%peer, %host, why = chain(&err), "agent disconnected"),
+                Ok(()) => tracing::info!(%peer, %host, %role, "agent disconnected"),
+                Err(err) => {
+                    tracing::info!(%peer, %host, %role, why = chain(&err), "agent disconnected");
+                }
             },
             () = self.tell_proxies(&tunnel) => {}
             () = end.cancelled() => {}
@@ -221,48 +231,93 @@ impl Tunnels {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<HostId, Vec<Agent>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AgentKey, Vec<Agent>>> {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn register(&self, host: HostId, tunnel: Tunnel) -> (CancellationToken, Registered<'_>) {
+    fn register(&self, key: AgentKey, tunnel: Tunnel) -> (CancellationToken, Registered<'_>) {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let end = CancellationToken::new();
         let agent = Agent { number, tunnel, since: Instant::now(), end: end.clone() };
         let mut agents = self.lock();
-        let of_host = agents.entry(host).or_default();
+        let of_host = agents.entry(key).or_default();
         of_host.push(agent);
         if of_host.len() > PER_AGENT {
             of_host.remove(0).end.cancel();
         }
-        (end, Registered { tunnels: self, host, number })
+        (end, Registered { tunnels: self, key, number })
     }
 
-    fn remove(&self, host: HostId, number: u64) {
+    fn remove(&self, key: AgentKey, number: u64) {
         let mut agents = self.lock();
-        if let Some(of_host) = agents.get_mut(&host) {
+        if let Some(of_host) = agents.get_mut(&key) {
             of_host.retain(|agent| agent.number != number);
             if of_host.is_empty() {
-                agents.remove(&host);
+                agents.remove(&key);
             }
         }
     }
 
-    /// How many agents are connected.
+    /// How many agents are connected; a host counts once for each role it serves in.
     pub(crate) fn connected(&self) -> usize {
         self.lock().len()
     }
 
-    /// Since when an agent is connected.
+    /// Since when the agent of a node is connected.
     pub(crate) fn since(&self, host: HostId) -> Option<Instant> {
-        Some(self.lock().get(&host)?.last()?.since)
+        Some(self.lock().get(&(host, SystemRole::Node))?.last()?.since)
     }
 
     /// The newest tunnel of an agent.
-    fn newest(&self, host: HostId) -> Option<(u64, Tunnel)> {
+    fn newest(&self, key: AgentKey) -> Option<(u64, Tunnel)> {
         let agents = self.lock();
-        let agent = agents.get(&host)?.last()?;
+        let agent = agents.get(&key)?.last()?;
         Some((agent.number, agent.tunnel.clone()))
+    }
+
+    /// A connection through a tunnel. The error says why there is none; nothing, where there is no tunnel.
+    async fn through_tunnel(
+        &self,
+        key: AgentKey,
+        service: (ConnType, &str),
+        ends: Ends,
+        limit: Duration,
+    ) -> Result<TunnelStream, Option<String>> {
+        let request = DialRequest {
+            address: service.1.to_owned(),
+            server_id: format!("{}.{}", key.0, self.authority.state().cluster),
+            conn_type: service.0,
+            teleport_version: env!("CARGO_PKG_VERSION").to_owned(),
+            client_src_addr: ends.peer,
+            client_dst_addr: ends.local,
+        };
+        let mut why = None;
+        while let Some((number, tunnel)) = self.newest(key) {
+            match tunnel.dial(&request, limit).await {
+                Ok(stream) => return Ok(stream),
+                // It takes nothing new; an older or a newer one may.
+                Err(err @ Refused::Gone(_)) => {
+                    self.remove(key, number);
+                    why = Some(chain(&err));
+                }
+                Err(err) => return Err(Some(chain(&err))),
+            }
+        }
+        Err(why)
+    }
+
+    /// A connection to the database service of a host for `ends`, through its tunnel: there is no other way to one.
+    /// The error is for the log.
+    pub(crate) async fn dial_database(
+        &self,
+        host: HostId,
+        ends: Ends,
+        limit: Duration,
+    ) -> Result<TunnelStream, String> {
+        let service = (ConnType::Db, DialRequest::LOCAL_DB);
+        self.through_tunnel((host, SystemRole::Db), service, ends, limit)
+            .await
+            .map_err(|why| why.unwrap_or_else(|| NO_TUNNEL.to_owned()))
     }
 
     /// A connection to a node's agent for `ends`: through a tunnel, or by its address where it has one.
@@ -273,32 +328,14 @@ impl Tunnels {
         ends: Ends,
         limit: Duration,
     ) -> Result<BoxedStream, DialError> {
-        let request = DialRequest {
-            address: DialRequest::LOCAL_NODE.to_owned(),
-            server_id: format!("{host}.{}", self.authority.state().cluster),
-            conn_type: ConnType::Node,
-            teleport_version: env!("CARGO_PKG_VERSION").to_owned(),
-            client_src_addr: ends.peer,
-            client_dst_addr: ends.local,
+        let service = (ConnType::Node, DialRequest::LOCAL_NODE);
+        let why = match self.through_tunnel((host, SystemRole::Node), service, ends, limit).await {
+            Ok(stream) => return Ok(Box::new(stream)),
+            Err(why) => why,
         };
-        let mut why = None;
-        while let Some((number, tunnel)) = self.newest(host) {
-            match tunnel.dial(&request, limit).await {
-                Ok(stream) => return Ok(Box::new(stream)),
-                // It takes nothing new; an older or a newer one may.
-                Err(err @ Refused::Gone(_)) => {
-                    self.remove(host, number);
-                    why = Some(chain(&err));
-                }
-                Err(err) => {
-                    why = Some(chain(&err));
-                    break;
-                }
-            }
-        }
         let named = || node.spec.hostname.clone();
         if node.spec.use_tunnel || node.spec.addr.is_empty() {
-            let why = why.unwrap_or_else(|| "no tunnel to this proxy".to_owned());
+            let why = why.unwrap_or_else(|| NO_TUNNEL.to_owned());
             return Err(DialError::Tunnel { host: named(), why });
         }
         match tokio::time::timeout(limit, self.dial_direct(node, host, ends.peer, limit)).await {

@@ -28,14 +28,20 @@ const CERT: &str = "webproxy_cert.pem";
 const KEY: &str = "webproxy_key.pem";
 
 /// The TLS of the web port.
-pub(crate) fn server_config(settings: &ProxySettings) -> Result<Arc<ServerConfig>, StartError> {
+pub(crate) fn server_config(
+    shown: Arc<dyn ResolvesServerCert>,
+) -> Result<Arc<ServerConfig>, StartError> {
     let names = [alpn::PROXY_SSH, alpn::H2, alpn::HTTP1];
-    let shown: Arc<dyn ResolvesServerCert> = if settings.https_keypairs.is_empty() {
+    tls::server_config_by(shown, None, &names).map(Arc::new).map_err(StartError::WebCertificate)
+}
+
+/// What the web port shows. Reads files, makes some, and blocks on that.
+pub(crate) fn shown(settings: &ProxySettings) -> Result<Arc<dyn ResolvesServerCert>, StartError> {
+    Ok(if settings.https_keypairs.is_empty() {
         Arc::new(SelfSigned::open(settings)?)
     } else {
         Arc::new(ByName::load(&settings.https_keypairs)?)
-    };
-    tls::server_config_by(shown, None, &names).map(Arc::new).map_err(StartError::WebCertificate)
+    })
 }
 
 /// One that we made ourselves, and make anew before it ends.
@@ -175,9 +181,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let settings =
             ProxySettings::new(dir.path().to_owned(), shared_types::HostId::random(), "host");
-        server_config(&settings).unwrap();
+        server_config(shown(&settings).unwrap()).unwrap();
         let first = fs::read(dir.path().join(CERT)).unwrap();
-        server_config(&settings).unwrap();
+        shown(&settings).unwrap();
         assert_eq!(fs::read(dir.path().join(CERT)).unwrap(), first);
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &fs::metadata(dir.path().join(KEY)).unwrap().permissions(),

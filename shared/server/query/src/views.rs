@@ -47,19 +47,15 @@ const USER: &str = "user login impersonator aws_role_arn access_requests:a azure
 const SESSION: &str = "sid with_mfa private_key_policy";
 const SERVER: &str = "namespace server_id server_hostname server_addr server_labels:m forwarded_by server_sub_kind server_version";
 const CONN: &str = "addr.local addr.remote proto";
-const CLIENT: &str = "user_agent";
 const STATUS: &str = "success:b error message";
 const RES: &str = "name expires updated_by ttl";
 const KUBE: &str = "kubernetes_cluster kubernetes_users:a kubernetes_groups:a kubernetes_labels:m";
-const DB: &str = "db_service db_protocol db_uri db_name db_user db_labels:m db_aws_region db_aws_redshift_cluster_id \
-    db_gcp_project_id db_gcp_instance_id db_roles:a db_type db_origin";
 const BPF: &str = "pid:i cgroup_id:i program";
 const DEV: &str = "device/device_id device/os_type:i device/asset_tag device/credential_id device/device_origin:i \
     device/web_authentication:b device/web_authentication_id";
 const REQUEST: &str = "id roles:a resource_ids:R reason state proposed_state reviewer delegator max_duration \
     promoted_access_list_name assume_start_time";
 const MEMBER: &str = "access_list_name members:M";
-const QUERY: &str = "db_query db_query_parameters:a";
 const DESKTOP: &str = "windows_desktop_service desktop_addr desktop_name windows_domain windows_user desktop_labels:m";
 
 /// The fields of `:R` and `:M`, by name.
@@ -86,9 +82,6 @@ const DOCUMENTED: &[(&str, &[&str])] = &[
     ("access_request.create", &[USER, RES, REQUEST]),
     ("access_request.review", &[USER, RES, REQUEST]),
     ("bot.join", &[STATUS, CONN, "bot_name method token_name user_name bot_instance_id"]),
-    ("db.session.start", &[USER, SESSION, SERVER, CONN, STATUS, DB, CLIENT, "postgres_pid:i"]),
-    ("db.session.query", &[USER, SESSION, DB, STATUS, QUERY]),
-    ("db.session.query.failed", &[USER, SESSION, DB, STATUS, QUERY]),
     ("device.authenticate", &[USER, STATUS, DEV]),
     ("device.enroll", &[USER, STATUS, DEV]),
     (

@@ -10,7 +10,6 @@
 pub mod child;
 mod environment;
 mod forward;
-mod labels;
 mod process;
 mod quiet;
 mod service;
@@ -18,7 +17,6 @@ mod session;
 mod settings;
 mod visit;
 
-pub use labels::HostLabels;
 pub use service::SshService;
 pub use settings::{SshServiceSettings, Timeouts};
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use server_core::host::HostKeys;
+use server_core::labels::HostLabels;
 use server_core::ssh::limits::PerUser;
 use server_core::ssh::rate::RateLimit;
 use server_core::ssh::running::RunningSessions;
@@ -22,7 +23,6 @@ use shared_types::RecordingMode;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::labels::HostLabels;
 use crate::settings::SshServiceSettings;
 use crate::visit::Visit;
 
@@ -117,7 +117,7 @@ impl SshService {
         match (mode, via) {
             (
                 RecordingMode::Proxy | RecordingMode::ProxySync,
-                ArrivedBy::Tunnel | ArrivedBy::Proxy,
+                ArrivedBy::Tunnel | ArrivedBy::Proxy | ArrivedBy::Local,
             ) => None,
             (RecordingMode::Proxy, ArrivedBy::Direct) => Some(RecordingMode::Node),
             (RecordingMode::ProxySync, ArrivedBy::Direct) => Some(RecordingMode::NodeSync),

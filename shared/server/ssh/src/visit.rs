@@ -152,7 +152,7 @@ impl Visit {
                     .await
                     .map(|granted| drop(granted.redeem()))
             }
-            ArrivedBy::Tunnel | ArrivedBy::Proxy => {
+            ArrivedBy::Tunnel | ArrivedBy::Proxy | ArrivedBy::Local => {
                 let checked = match identity.valid_until <= Utc::now() {
                     true => Err(AccessRefused::Expired),
                     false => check_ssh(&state, &asked).map(drop),

@@ -53,7 +53,7 @@ impl FromStr for ConnType {
 /// What a proxy asks for with a dial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DialRequest {
-    /// The service: `@local-node` is the agent's own SSH server.
+    /// The service: `@local-node` is the agent's own SSH server, `@local-db` its database service.
     pub address: String,
     /// `HOST-UUID.CLUSTER` of the agent that is meant.
     pub server_id: String,
@@ -71,6 +71,8 @@ pub struct DialRequest {
 impl DialRequest {
     /// The address of an agent's own SSH server.
     pub const LOCAL_NODE: &'static str = "@local-node";
+    /// The address of an agent's database service; which database is for the preamble's certificate to say.
+    pub const LOCAL_DB: &'static str = "@local-db";
 }
 
 /// A proxy that agents should be connected to.

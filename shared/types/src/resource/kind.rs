@@ -18,6 +18,10 @@ pub enum ResourceKind {
     Proxy,
     /// `node`: an SSH server. Agents write their own; registered servers are written as documents.
     Node,
+    /// `db`: a database that agents may serve.
+    Db,
+    /// `db_server`: a database that an agent serves; it can be listed and removed, not written.
+    DbServer,
     /// `session_recording_config`
     SessionRecordingConfig,
     /// `cluster_auth_preference`
@@ -35,12 +39,13 @@ pub struct ParseKindError(String);
 
 impl ResourceKind {
     /// The kinds that are written as documents, in the order `get all` prints them.
-    pub const ALL: [ResourceKind; 8] = [
+    pub const ALL: [ResourceKind; 9] = [
         ResourceKind::Role,
         ResourceKind::User,
         ResourceKind::Token,
         ResourceKind::Lock,
         ResourceKind::Node,
+        ResourceKind::Db,
         ResourceKind::ClusterAuthPreference,
         ResourceKind::ClusterNetworkingConfig,
         ResourceKind::SessionRecordingConfig,
@@ -55,6 +60,8 @@ impl ResourceKind {
             ResourceKind::Lock => "lock",
             ResourceKind::Proxy => "proxy",
             ResourceKind::Node => "node",
+            ResourceKind::Db => "db",
+            ResourceKind::DbServer => "db_server",
             ResourceKind::SessionRecordingConfig => "session_recording_config",
             ResourceKind::ClusterAuthPreference => "cluster_auth_preference",
             ResourceKind::ClusterNetworkingConfig => "cluster_networking_config",
@@ -69,7 +76,9 @@ impl ResourceKind {
             | ResourceKind::Token
             | ResourceKind::Lock
             | ResourceKind::Proxy
-            | ResourceKind::Node => None,
+            | ResourceKind::Node
+            | ResourceKind::Db
+            | ResourceKind::DbServer => None,
             ResourceKind::SessionRecordingConfig => Some("session-recording-config"),
             ResourceKind::ClusterAuthPreference => Some("cluster-auth-preference"),
             ResourceKind::ClusterNetworkingConfig => Some("cluster-networking-config"),
@@ -93,6 +102,8 @@ impl std::str::FromStr for ResourceKind {
             "lock" | "locks" => ResourceKind::Lock,
             "proxy" | "proxies" => ResourceKind::Proxy,
             "node" | "nodes" => ResourceKind::Node,
+            "db" | "dbs" | "database" | "databases" => ResourceKind::Db,
+            "db_server" | "db_servers" => ResourceKind::DbServer,
             "session_recording_config" | "recconfig" | "recording_config" | "session_recording" => {
                 ResourceKind::SessionRecordingConfig
             }
@@ -200,6 +211,8 @@ mod tests {
             ("locks", ResourceKind::Lock),
             ("proxies", ResourceKind::Proxy),
             ("Nodes", ResourceKind::Node),
+            ("db", ResourceKind::Db),
+            ("db_servers", ResourceKind::DbServer),
         ] {
             assert_eq!(text.parse::<ResourceKind>().unwrap(), kind);
         }
@@ -214,7 +227,7 @@ mod tests {
         let list = ResourceRef::parse_list("role/access,users,role/a\\,b").unwrap();
         let printed: Vec<String> = list.iter().map(ToString::to_string).collect();
         assert_eq!(printed, ["role/access", "user", "role/a,b"]);
-        assert_eq!(ResourceRef::parse_list("all").unwrap().len(), 8);
+        assert_eq!(ResourceRef::parse_list("all").unwrap().len(), 9);
         assert!(ResourceRef::parse_list("role/").is_err());
         assert!(ResourceRef::parse_list("").is_err());
     }

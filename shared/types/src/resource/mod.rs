@@ -2,6 +2,7 @@
 
 mod auth_preference;
 mod conditions;
+mod database;
 mod kind;
 mod lock;
 mod networking;
@@ -17,6 +18,10 @@ mod user;
 
 pub use auth_preference::{AuthPreferenceSpec, ClusterAuthPreference};
 pub use conditions::{KubernetesResource, LabelMap, RoleConditions, Rule};
+pub use database::{
+    AwsOptions, Database, DatabaseServer, DatabaseServerSpec, DatabaseSpec, DatabaseTls, DbHealth,
+    DbProtocol, DbTlsMode, HealthStatus, MysqlOptions, UnknownDbProtocol,
+};
 pub use kind::{ParseKindError, ResourceKind, ResourceRef};
 pub use lock::{Lock, LockSpec, LockSubject, LockTarget};
 pub use networking::{ClusterNetworkingConfig, NetworkingSpec, TunnelStrategy};

@@ -15,14 +15,14 @@ use crate::{GoDuration, HostId, HostName, Labels, NameError, flex};
 /// An SSH server of the cluster; its name is its host id.
 pub type Node = Object<NodeSpec>;
 
-/// Most labels of a node, of each sort.
-const MOST_LABELS: usize = 256;
+/// Most labels of a resource that is served, of each sort.
+pub(super) const MOST_LABELS: usize = 256;
 /// Longest key of a label, in bytes.
 const LONGEST_KEY: usize = 256;
 /// Longest value of a label, in bytes.
 const LONGEST_VALUE: usize = 1024;
 /// Most further addresses.
-const MOST_ADDRS: usize = 64;
+pub(super) const MOST_ADDRS: usize = 64;
 /// Longest text of any other field, in bytes.
 const LONGEST: usize = 1024;
 
@@ -142,11 +142,11 @@ impl Spec for NodeSpec {
     }
 }
 
-fn refuse<T>(field: &str, why: String) -> Result<T, ResourceError> {
+pub(super) fn refuse<T>(field: &str, why: String) -> Result<T, ResourceError> {
     Err(ResourceError::Field { field: field.to_owned(), why })
 }
 
-fn check_label(field: &str, key: &str, value: &str) -> Result<(), ResourceError> {
+pub(super) fn check_label(field: &str, key: &str, value: &str) -> Result<(), ResourceError> {
     if !is_label_key(key) {
         let shown: String = key.chars().take(64).collect();
         return refuse(
@@ -169,7 +169,7 @@ pub fn is_label_key(key: &str) -> bool {
 }
 
 /// `host:port`, an IPv6 address in brackets.
-fn is_host_and_port(text: &str) -> bool {
+pub(super) fn is_host_and_port(text: &str) -> bool {
     let has_port = text
         .rsplit_once(':')
         .is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));

@@ -4,8 +4,8 @@
 //! silently allow.
 
 use super::{
-    ClusterAuthPreference, ClusterNetworkingConfig, Lock, Node, ProvisionToken, ProxyServer,
-    ResourceKind, Role, SessionRecordingConfig, User,
+    ClusterAuthPreference, ClusterNetworkingConfig, Database, DatabaseServer, Lock, Node,
+    ProvisionToken, ProxyServer, ResourceKind, Role, SessionRecordingConfig, User,
 };
 use crate::{Labels, NameError, flex};
 use chrono::{DateTime, Utc};
@@ -297,6 +297,10 @@ pub enum Resource {
     Proxy(ProxyServer),
     /// An SSH server.
     Node(Node),
+    /// A database.
+    Db(Database),
+    /// A database that an agent serves.
+    DbServer(DatabaseServer),
     /// How sessions are recorded.
     SessionRecordingConfig(SessionRecordingConfig),
     /// How users authenticate.
@@ -314,6 +318,8 @@ macro_rules! each {
             Resource::Lock($object) => $body,
             Resource::Proxy($object) => $body,
             Resource::Node($object) => $body,
+            Resource::Db($object) => $body,
+            Resource::DbServer($object) => $body,
             Resource::SessionRecordingConfig($object) => $body,
             Resource::ClusterAuthPreference($object) => $body,
             Resource::ClusterNetworkingConfig($object) => $body,
@@ -331,6 +337,8 @@ impl Resource {
             Resource::Lock(_) => ResourceKind::Lock,
             Resource::Proxy(_) => ResourceKind::Proxy,
             Resource::Node(_) => ResourceKind::Node,
+            Resource::Db(_) => ResourceKind::Db,
+            Resource::DbServer(_) => ResourceKind::DbServer,
             Resource::SessionRecordingConfig(_) => ResourceKind::SessionRecordingConfig,
             Resource::ClusterAuthPreference(_) => ResourceKind::ClusterAuthPreference,
             Resource::ClusterNetworkingConfig(_) => ResourceKind::ClusterNetworkingConfig,
@@ -374,6 +382,8 @@ impl Resource {
             ResourceKind::Lock => Resource::Lock(read(document)?),
             ResourceKind::Proxy => Resource::Proxy(read(document)?),
             ResourceKind::Node => Resource::Node(read(document)?),
+            ResourceKind::Db => Resource::Db(read(document)?),
+            ResourceKind::DbServer => Resource::DbServer(read(document)?),
             ResourceKind::SessionRecordingConfig => {
                 Resource::SessionRecordingConfig(read(document)?)
             }
@@ -421,6 +431,8 @@ into_resource!(
     Lock(Lock),
     Proxy(ProxyServer),
     Node(Node),
+    Db(Database),
+    DbServer(DatabaseServer),
     SessionRecordingConfig(SessionRecordingConfig),
     ClusterAuthPreference(ClusterAuthPreference),
     ClusterNetworkingConfig(ClusterNetworkingConfig),

@@ -104,7 +104,7 @@ fn errors_name_the_thing() {
         ),
         (
             json!({"kind": "token", "metadata": {"name": "secret"}, "spec": {"roles": ["Prox"]}}),
-            "unknown system role \"Prox\", expected one of Auth, Admin, Proxy, Node",
+            "unknown system role \"Prox\", expected one of Auth, Admin, Proxy, Node, Db",
         ),
         (
             json!({"kind": "token", "metadata": {"name": "secret"}, "spec": {"roles": ["Proxy"], "join_method": "iam"}}),

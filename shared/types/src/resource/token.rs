@@ -62,13 +62,13 @@ impl Spec for TokenSpec {
         if self.roles.is_empty() {
             return refuse(
                 "spec.roles",
-                "is empty, expected at least one of Auth, Proxy, Node".to_owned(),
+                "is empty, expected at least one of Auth, Proxy, Node, Db".to_owned(),
             );
         }
         if self.roles.contains(&SystemRole::Admin) {
             return refuse(
                 "spec.roles",
-                "no service joins as Admin, expected Auth, Proxy or Node".to_owned(),
+                "no service joins as Admin, expected Auth, Proxy, Node or Db".to_owned(),
             );
         }
         Ok(())

@@ -12,7 +12,7 @@ use shared_recording::player::{Action, Player, Step};
 use shared_recording::screen::Size;
 use shared_recording::timeline::{Pace, Timeline};
 use shared_recording::view::{Frame, Painter};
-use shared_recording::{DecodeError, Filter};
+use shared_recording::{DecodeError, Filter, database};
 
 use super::bar::Bar;
 use super::keys::{self, Key};
@@ -102,7 +102,7 @@ fn listen(sender: &SyncSender<Message>) -> Result<RawMode, CliError> {
 fn measure(source: &Source, sender: &SyncSender<Message>) {
     let (decoder, sender) = (source.decoder(), sender.clone());
     std::thread::spawn(move || {
-        let (timeline, _) = Timeline::read(decoder);
+        let (timeline, _) = Timeline::read(database::shown(decoder));
         sender.send(Message::Length(timeline.duration_ms)).ok();
     });
 }

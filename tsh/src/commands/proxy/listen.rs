@@ -4,7 +4,7 @@
 //! reach its loopback addresses as well. Behind it each session has a login of its own on the server, with the user's
 //! certificate. Nothing but loopback is listened on.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,6 @@ use shared_ssh::relay::{
 use shared_ssh::server::{AuthGate, local_server_config};
 use shared_ssh::target::{HostCheck, Target, connect_with_key};
 use shared_types::SessionId;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::ssh::connect::Way;
@@ -34,22 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections at a time.
 const CONNECTIONS: usize = 64;
 
-/// Where to listen, by `--port` and `--listen`; none where neither is given.
-pub(super) fn address(
-    port: Option<u16>,
-    listen: Option<SocketAddr>,
-) -> Result<Option<SocketAddr>, CliError> {
-    match (port, listen) {
-        (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err(CliError::usage("either --port or --listen, not both")),
-        (Some(port), None) => Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))),
-        (None, Some(addr)) if addr.ip().is_loopback() => Ok(Some(addr)),
-        (None, Some(addr)) => Err(CliError::usage(format!(
-            "--listen {addr}: only loopback addresses are listened on, such as 127.0.0.1:2022"
-        ))),
-    }
-}
-
 /// Listens until the user ends it.
 pub(super) async fn run(
     way: Way,
@@ -58,10 +41,8 @@ pub(super) async fn run(
     port: u16,
     at: SocketAddr,
 ) -> Result<ExitCode, CliError> {
-    let listener = TcpListener::bind(at)
-        .await
-        .map_err(|error| CliError::wrap(format!("listen on {at}"), &error))?;
-    let local = listener.local_addr().unwrap_or(at);
+    let (listener, local) =
+        local_proxy::bind(at).map_err(|error| CliError::from_error(&error))?;
     let key = KeyPair::generate().map_err(|error| CliError::wrap("make a host key", &error))?;
     let password = SessionId::random().to_string().replace('-', "");
     let fingerprint = key.fingerprint();
@@ -238,18 +219,6 @@ impl ForwardTap for Unseen {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_loopback_is_listened_on() {
-        assert!(address(None, None).unwrap().is_none());
-        assert_eq!(address(Some(0), None).unwrap().unwrap().to_string(), "127.0.0.1:0");
-        let given = |text: &str| address(None, Some(text.parse().unwrap()));
-        assert!(given("[::1]:22").is_ok());
-        for open in ["0.0.0.0:22", "192.0.2.1:22", "[::]:22"] {
-            assert!(given(open).is_err(), "{open}");
-        }
-        assert!(address(Some(1), Some("127.0.0.1:1".parse().unwrap())).is_err());
-    }
 
     #[test]
     fn passwords_compare_whole() {

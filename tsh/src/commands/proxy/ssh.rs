@@ -55,7 +55,8 @@ pub(super) struct SshArgs {
 /// Connects, and carries bytes until one side ends.
 pub(super) async fn run(ctx: &Ctx, args: SshArgs) -> Result<ExitCode, CliError> {
     hide_process();
-    let listen = listen::address(args.port, args.listen)?;
+    let listen = local_proxy::listen_address(args.port, args.listen, false)
+        .map_err(|error| CliError::from_error(&error).exit(ExitCode::Usage))?;
     let profile = ctx.profile()?;
     if let Some(cluster) = args.cluster.as_deref().filter(|name| *name != profile.cluster.as_str())
     {

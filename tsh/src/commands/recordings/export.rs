@@ -8,7 +8,7 @@ use shared_recording::export::asciicast::Version;
 use shared_recording::export::{self, ExportError};
 
 use crate::commands::play::source::Source;
-use crate::commands::play::{damaged, warn_about_chain};
+use crate::commands::play::{damaged, refuse_other_kinds, warn_about_chain};
 use crate::context::Ctx;
 
 /// Flags of `tsh recordings export`.
@@ -55,6 +55,9 @@ impl ExportFormat {
 
 pub(super) async fn run(ctx: &Ctx, args: &ExportArgs) -> Result<ExitCode, CliError> {
     let source = Source::open(ctx, &args.session).await?;
+    if args.format != ExportFormat::Json {
+        refuse_other_kinds(&source)?;
+    }
     let target = args.output.clone().unwrap_or_else(|| args.usual_name());
     let mut decoder = source.decoder();
     let exported = if target.as_os_str() == "-" {

@@ -63,7 +63,9 @@ async fn carry(
         stderr: Arc::clone(&stderr),
         control,
         // Who asked may have given up.
-        started: Some(Box::new(|| drop(started.send(())))),
+        started: Some(Box::new(|| {
+            let _ = started.send(());
+        })),
     };
     let start = Start::Subsystem("sftp".to_owned());
     let request = SessionRequest { pty: None, env: Vec::new(), start };

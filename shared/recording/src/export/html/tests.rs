@@ -1,4 +1,5 @@
 use serde_json::Value;
+use shared_events::SessionStart;
 
 use super::super::tests::session;
 use super::*;

@@ -30,6 +30,9 @@ pub(crate) struct Service(pub(crate) Caller);
 /// A node of the cluster.
 pub(crate) struct NodeOnly(pub(crate) Caller);
 
+/// An agent in front of databases.
+pub(crate) struct DbOnly(pub(crate) Caller);
+
 /// Anybody, a limited number of times; holds the client's address.
 pub(crate) struct Anybody(pub(crate) std::net::SocketAddr);
 
@@ -104,6 +107,7 @@ impl FromRequestParts<Arc<AuthService>> for Known {
 extract_caller!(UserOrAdmin, caller => caller.is_user() || caller.is_admin());
 extract_caller!(ProxyOnly, caller => caller.is_proxy());
 extract_caller!(NodeOnly, caller => caller.is_node());
+extract_caller!(DbOnly, caller => caller.is_db());
 extract_caller!(Service, caller => caller.is_service());
 
 impl FromRequestParts<Arc<AuthService>> for Holder {
@@ -146,7 +150,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<AuthService>> for BriefBody<T> {
     }
 }
 
-fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AuthError> {
+/// A JSON body.
+pub(crate) fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AuthError> {
     // An absent body stands for an empty object where all is optional.
     let text: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
     serde_json::from_slice(text)

@@ -1,5 +1,6 @@
 //! The API over HTTP: connections, who asks, routes.
 
+mod databases;
 mod extract;
 mod peer;
 mod reply;

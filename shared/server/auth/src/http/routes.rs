@@ -39,7 +39,7 @@ const REQUEST: Duration = Duration::from_secs(120);
 /// Most requests that change something at a time; those of callers that hung up count too.
 const MOST_RUNNING: usize = 8192;
 
-type Auth = State<Arc<AuthService>>;
+pub(super) type Auth = State<Arc<AuthService>>;
 
 /// All routes of the API.
 pub(crate) fn router(service: Arc<AuthService>) -> Router {
@@ -77,6 +77,7 @@ pub(crate) fn router(service: Arc<AuthService>) -> Router {
         .route(paths::SESSIONS_RENEW, post(renew_sessions))
         .route(paths::UPLOAD_PART, put(upload_part))
         .route(paths::UPLOAD_COMPLETE, post(complete_upload))
+        .merge(super::databases::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&service), limit_time))
@@ -377,11 +378,16 @@ async fn withdraw(NodeOnly(caller): NodeOnly, State(auth): Auth) -> Reply<Value>
 }
 
 async fn cluster_state(
-    _: Service,
+    Service(caller): Service,
     State(auth): Auth,
     Query(ask): Query<StateQuery>,
 ) -> Reply<Arc<ClusterState>> {
-    Ok(Json(auth.next_state(ask.after).await))
+    let mut state = auth.next_state(ask.after).await;
+    // A node has nothing to do with databases.
+    if caller.is_node() && !state.databases.is_empty() {
+        Arc::make_mut(&mut state).databases.clear();
+    }
+    Ok(Json(state))
 }
 
 async fn emit(
@@ -424,6 +430,6 @@ async fn complete_upload(
     Ok(Json(empty()))
 }
 
-fn empty() -> Value {
+pub(super) fn empty() -> Value {
     Value::Object(serde_json::Map::new())
 }

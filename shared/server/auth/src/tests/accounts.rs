@@ -145,6 +145,7 @@ async fn the_role_limits_the_ttl_and_a_renewal_does_not_extend_it() {
         ssh_public_key: keys.ssh.public_openssh(),
         tls_public_key: keys.tls.public().to_pem(),
         ttl_seconds: None,
+        database: None,
     };
     let renewed = bed.service.user_certs(&caller, again.clone()).await.unwrap();
     assert!(renewed.valid_until <= reply.valid_until);
@@ -664,6 +665,7 @@ async fn certificates_for_others_keep_to_the_account() {
         ssh_public_key: keys.ssh.public_openssh(),
         tls_public_key: keys.tls.public().to_pem(),
         ttl_seconds: None,
+        database: None,
     };
     let end = bed.service.now() + Duration::hours(1);
     let user = |spec: serde_json::Value| json!({"kind": "user", "version": "v2", "metadata": {"name": "joe"}, "spec": spec});

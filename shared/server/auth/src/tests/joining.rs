@@ -308,10 +308,10 @@ async fn a_node_is_there_while_it_says_so() {
     assert_ne!(written().await, before);
     // Not heard of for its life: gone. Heard of again: there again.
     bed.advance(Duration::seconds(590));
-    service.sweep_nodes();
+    service.sweep();
     assert_eq!(service.presence.view().nodes.len(), 1);
     bed.advance(Duration::seconds(11));
-    service.sweep_nodes();
+    service.sweep();
     assert!(service.presence.view().nodes.is_empty());
     let listed = service.list_resources(&bed.admin(), "nodes").await.unwrap().items;
     assert!(listed.is_empty());
@@ -449,7 +449,7 @@ async fn servers_are_registered_by_hand_and_agents_are_not() {
     service.create_resource(&admin, "node", openssh(Some(host), "prod"), true).await.unwrap();
     assert_eq!(service.presence.view().get(host).unwrap().metadata.labels["env"], "prod");
     bed.advance(Duration::days(60));
-    service.sweep_nodes();
+    service.sweep();
     assert!(service.presence.view().get(host).is_some(), "it needs no heartbeat");
 
     // An agent's node is not forged, and not written over, there or away.
@@ -523,7 +523,7 @@ async fn what_is_stored_outlives_a_restart() {
     assert_eq!((&after.nodes, &after.proxies), (&before.nodes, &before.proxies));
     assert!(bed.service.node_changes(Some(before.revision)).await.whole);
     bed.advance(Duration::from_std(limits::PRESENCE_LIFE).unwrap());
-    bed.service.sweep_nodes();
+    bed.service.sweep();
     assert!(bed.service.presence.view().nodes.is_empty());
 }
 
@@ -552,4 +552,65 @@ async fn the_inventory_knows_every_process() {
     assert_eq!(told(refused).0, ErrorKind::Denied);
     bed.user("ed", &["editor"], &["ed"]).await;
     bed.service.inventory(&bed.caller("ed").await).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_of_databases_joins_by_its_id_alone() {
+    const DB: SystemRole = SystemRole::Db;
+    let bed = Bed::new().await;
+    let token = token(&bed, &[DB, NODE], false).await;
+    // Its certificates carry no name that clients or users could take for another host's.
+    let guest = Guest { further: vec!["web.example.org".to_owned()], ..Guest::new("gate", DB) };
+    let reply = guest.join(&bed, &token).await.unwrap();
+    let cert = parse_certificate_line(&reply.ssh_cert).unwrap();
+    let id = guest.host.to_string();
+    assert_eq!(cert.valid_principals(), [format!("{id}.example.test"), id.clone()]);
+    let der = shared_transport::tls::certs_from_pem(reply.tls_cert.as_bytes()).unwrap();
+    let (_, read) = x509_parser::parse_x509_certificate(&der[0]).unwrap();
+    let names = format!("{:?}", read.subject_alternative_name().unwrap().unwrap().value);
+    assert!(names.contains(&id) && !names.contains("gate") && !names.contains("web."), "{names}");
+    assert!(!names.contains("cluster.local") && !names.contains("localhost"), "{names}");
+    let joined = caller(&bed, &reply, here()).await;
+    assert!(joined.is_db() && joined.is_service() && !joined.is_node());
+    // Nor does it hold one.
+    let node = Guest::new("web", NODE);
+    Guest::new("web", DB).join(&bed, &token).await.unwrap();
+    node.join(&bed, &token).await.unwrap();
+    Guest::new("web", DB).join(&bed, &token).await.unwrap();
+
+    // Renewed, it is what it was; its id is its own; and what it may is not what a node may.
+    let ask = shared_api::RenewRequest {
+        node_name: "gate".to_owned(),
+        ssh_public_key: guest.keys.ssh.public_openssh(),
+        tls_public_key: guest.keys.tls.public().to_pem(),
+        additional_principals: Vec::new(),
+        public_addr: None,
+    };
+    let renewed = caller(&bed, &bed.service.renew(&joined, ask).await.unwrap(), here()).await;
+    assert!(renewed.is_db() && renewed.host_id() == Some(guest.host));
+    let thief = Guest { host: guest.host, ..Guest::new("thief", DB) };
+    let (kind, _) = told(thief.join(&bed, &token).await);
+    assert_eq!(kind, ErrorKind::AlreadyExists);
+    assert_eq!(told(bed.service.heartbeat(&joined, guest.node()).await).0, ErrorKind::Denied);
+    let only_node = self::token(&bed, &[NODE], false).await;
+    assert_eq!(told(Guest::new("x", DB).join(&bed, &only_node).await).0, ErrorKind::Denied);
+
+    // Put out by its id, it is locked, and what it served is gone.
+    let served = |name: &str| {
+        let spec = shared_types::resource::DatabaseSpec::new(shared_types::DbProtocol::Redis, "a");
+        let database = shared_types::Database::new(name, spec);
+        let servers = vec![shared_types::DatabaseServer::of(guest.host, "gate", database)];
+        shared_api::DbPresence { servers }
+    };
+    bed.service.heartbeat_db(&joined, served("cache")).await.unwrap();
+    let view = bed.service.presence.view();
+    assert_eq!(view.databases[0].spec.hostname, "gate");
+    bed.service.delete_resource(&bed.admin(), "db_server", &id).await.unwrap();
+    assert!(bed.service.presence.view().databases.is_empty());
+    let again = bed.service.heartbeat_db(&joined, served("cache")).await;
+    assert!(again.is_err() && bed.service.presence.view().databases.is_empty());
+    let der = der[0].to_vec();
+    assert_eq!(told(bed.service.caller(&der, here()).await.map(drop)).0, ErrorKind::Locked);
+    let inventory = bed.service.inventory(&bed.admin()).await.unwrap().items;
+    assert!(inventory.iter().all(|instance| instance.host_id != guest.host));
 }

@@ -55,6 +55,7 @@ async fn a_locked_user_gets_nothing_and_reads_why() {
         ssh_public_key: keys.ssh.public_openssh(),
         tls_public_key: keys.tls.public().to_pem(),
         ttl_seconds: None,
+        database: None,
     };
     assert_eq!(told(bed.service.user_certs(&bed.admin(), ask).await), locked);
     bed.service.caller(&ann, here()).await.unwrap();

@@ -19,6 +19,8 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
     let inner = Box::leak(format!(r#"{{"principals":[],"public_key":"{key}"}}"#).into_boxed_str());
     let recorder = Box::leak(format!(r#"{{"public_key":"{key}"}}"#).into_boxed_str());
     let openssh = r#"{"certificate":"","client_ip":"192.0.2.7","login":"x","node":"5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11","public_key":""}"#;
+    let database = r#"{"public_key_pem":"","user_certificate":"","service":"x","db_user":"x"}"#;
+    let server = r#"{"hosts":[],"public_key_pem":""}"#;
     let renew = r#"{"node_name":"x","ssh_public_key":"","tls_public_key":""}"#;
     let part =
         "/v1/uploads/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/5f2d4c1e-7f0a-4a8e-9a53-2f1d9d0c7a11/1";
@@ -33,6 +35,7 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         (Method::GET, paths::STATUS.into(), ""),
         (Method::GET, paths::ME.into(), ""),
         (Method::GET, paths::NODES.into(), ""),
+        (Method::GET, paths::DATABASES.into(), ""),
         (Method::GET, paths::INVENTORY.into(), ""),
         (Method::GET, paths::SESSION_RECORDING.into(), ""),
     ];
@@ -43,6 +46,8 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         "lock",
         "proxy",
         "node",
+        "db",
+        "db_server",
         "session_recording_config",
         "cluster_auth_preference",
         "cluster_networking_config",
@@ -52,7 +57,7 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         all.push((Method::GET, format!("/v1/resources/{kind}/none"), ""));
         all.push((Method::PUT, format!("/v1/resources/{kind}/none"), "{}"));
         // A configuration would be there, and go.
-        if matches!(kind, "role" | "user" | "token" | "lock" | "proxy" | "node") {
+        if !kind.contains("_config") && kind != "cluster_auth_preference" {
             all.push((Method::DELETE, format!("/v1/resources/{kind}/none"), ""));
         }
     }
@@ -70,6 +75,8 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         (Method::POST, paths::CERTS_USER.into(), r#"{"ssh_public_key":"","tls_public_key":""}"#),
         (Method::POST, paths::CERTS_PROXY_HOST.into(), &*inner),
         (Method::POST, paths::CERTS_OPENSSH_USER.into(), openssh),
+        (Method::POST, paths::CERTS_DATABASE.into(), database),
+        (Method::POST, paths::CERTS_DATABASE_SERVER.into(), server),
         (Method::POST, paths::CERTS_RECORDER.into(), &*recorder),
         (Method::POST, paths::SESSIONS_RENEW.into(), r#"{"sessions":[]}"#),
         (Method::POST, paths::CERTS_RENEW.into(), renew),
@@ -81,6 +88,8 @@ fn endpoints() -> Vec<(Method, String, &'static str)> {
         (Method::GET, paths::NODE_VIEW.into(), ""),
         (Method::PUT, paths::PRESENCE_NODE.into(), "{}"),
         (Method::DELETE, paths::PRESENCE_NODE.into(), ""),
+        (Method::PUT, paths::PRESENCE_DB.into(), r#"{"servers":[{}]}"#),
+        (Method::DELETE, paths::PRESENCE_DB.into(), ""),
         (Method::POST, paths::EVENTS.into(), r#"{"events":[]}"#),
         (Method::PUT, part.into(), ""),
         (Method::POST, complete.into(), r#"{"parts":0,"bytes":0}"#),
@@ -114,6 +123,7 @@ async fn who_may_call_what() {
         ("Admin", host(SystemRole::Admin)),
         ("Proxy", host(SystemRole::Proxy)),
         ("Node", host(SystemRole::Node)),
+        ("Db", host(SystemRole::Db)),
         ("Auth", host(SystemRole::Auth)),
     ]);
     // Who has a certificate, and is stopped all the same.

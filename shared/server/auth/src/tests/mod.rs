@@ -2,6 +2,7 @@
 
 mod accounts;
 mod api;
+mod databases;
 mod endings;
 mod joining;
 mod locks;
@@ -108,6 +109,8 @@ impl Bed {
             system_role: Some(role),
             host_id: Some(host()),
             permits: Permits::default(),
+            usage: Vec::new(),
+            database: None,
         };
         Caller::service(identity, here())
     }

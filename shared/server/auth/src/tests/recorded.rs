@@ -5,7 +5,8 @@ use futures::TryStreamExt;
 use serde_json::json;
 use shared_api::{CompleteUpload, ErrorKind, RecordingsQuery};
 use shared_events::{
-    Metadata, ServerMetadata, SessionEnd, SessionMetadata, SessionStart, UserMetadata,
+    AuditEvent, DatabaseMetadata, DatabaseSessionEnd, DatabaseSessionStart, Metadata,
+    ServerMetadata, SessionEnd, SessionMetadata, SessionStart, UserMetadata,
 };
 use shared_recording::{Encoder, Header, Limits};
 use shared_types::{SessionId, SystemRole};
@@ -51,6 +52,35 @@ fn recording(sid: SessionId, who: &str) -> Vec<u8> {
     bytes.extend(encoder.push(&event).unwrap().into_iter().flat_map(|slice| slice.bytes.to_vec()));
     bytes.extend(encoder.flush().into_iter().flat_map(|slice| slice.bytes.to_vec()));
     bytes
+}
+
+/// A database session's recording whose recorder was cut off after the start.
+fn database_recording(sid: SessionId, who: &str) -> Vec<u8> {
+    let header =
+        Header { cluster: super::name("example.test"), session: sid, recorder: super::host() };
+    let mut encoder = Encoder::new(header, Limits::default());
+    let mut event = AuditEvent::from(DatabaseSessionStart {
+        user: user(who),
+        session: session(sid),
+        server: server(),
+        database: orders(),
+        session_recording: "node".to_owned(),
+        ..DatabaseSessionStart::default()
+    });
+    event.prepare(chrono::Utc::now(), "example.test");
+    let mut slices: Vec<_> = encoder.push(&event).unwrap().into_iter().collect();
+    slices.extend(encoder.flush());
+    slices.iter().flat_map(|slice| slice.bytes.to_vec()).collect()
+}
+
+fn orders() -> DatabaseMetadata {
+    DatabaseMetadata {
+        db_service: "orders".to_owned(),
+        db_protocol: "postgres".to_owned(),
+        db_user: "writer".to_owned(),
+        db_name: "app".to_owned(),
+        ..DatabaseMetadata::default()
+    }
 }
 
 async fn upload(bed: &Bed, sid: SessionId, bytes: &[u8], truncated: bool) {
@@ -123,6 +153,78 @@ async fn a_recording_is_seen_by_its_user_and_by_auditors() {
         .filter(|event| event.starts_with("session.recording.access"))
         .count();
     assert_eq!(accesses, 2);
+}
+
+#[tokio::test]
+async fn a_database_session_is_listed_read_and_ended_like_any_other() {
+    let bed = Bed::new().await;
+    bed.user("joe", &["access"], &["joe"]).await;
+    bed.user("max", &["access"], &["max"]).await;
+    let sid = SessionId::random();
+    upload(&bed, sid, &database_recording(sid, "joe"), true).await;
+    let joe = bed.caller("joe").await;
+    let listed = |ask: RecordingsQuery| {
+        let (bed, joe) = (&bed, &joe);
+        async move { bed.service.recordings(joe, ask).await.unwrap().items }
+    };
+    let found = listed(RecordingsQuery::default()).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    let end = &found[0];
+    for (key, value) in [
+        ("event", "db.session.end"),
+        ("code", "TDB01I"),
+        ("user", "joe"),
+        ("db_service", "orders"),
+        ("db_name", "app"),
+        ("session_recording", "node"),
+        ("recording_state", "truncated"),
+    ] {
+        assert_eq!(end[key], value, "{key} in {end}");
+    }
+    assert_eq!(end["participants"], json!(["joe"]));
+    assert!(end["recovered"].as_str().unwrap().contains("made up"), "{end}");
+    assert_eq!(
+        end["recording_until"].as_str().unwrap()[..10],
+        end["session_stop"].as_str().unwrap()[..10]
+    );
+    for (login, host, count) in
+        [("writer", "ORDERS", 1), ("joe", "orders", 0), ("writer", "db-1", 0)]
+    {
+        let ask = RecordingsQuery {
+            login: Some(login.to_owned()),
+            host: Some(host.to_owned()),
+            ..RecordingsQuery::default()
+        };
+        assert_eq!(listed(ask).await.len(), count, "{login} {host}");
+    }
+    assert!(bed.service.recording(&joe, &sid).await.is_ok());
+    let max = bed.caller("max").await;
+    assert!(bed.service.recording(&max, &sid).await.is_err());
+    assert!(
+        bed.service.recordings(&max, RecordingsQuery::default()).await.unwrap().items.is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_database_session_that_was_not_recorded_is_in_no_list_of_recordings() {
+    let bed = Bed::new().await;
+    bed.user("joe", &["access"], &["joe"]).await;
+    let agent = bed.system(SystemRole::Db);
+    let end = |mode: &str| DatabaseSessionEnd {
+        user: user("joe"),
+        session: session(SessionId::random()),
+        database: orders(),
+        session_recording: mode.to_owned(),
+        ..DatabaseSessionEnd::default()
+    };
+    bed.service.emit(&agent, vec![end("off").into(), end("node").into()]).await.unwrap();
+    let joe = bed.caller("joe").await;
+    let found = bed.service.recordings(&joe, RecordingsQuery::default()).await.unwrap().items;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(
+        (&found[0]["session_recording"], &found[0]["recording_state"]),
+        (&json!("node"), &json!("uploading"))
+    );
 }
 
 #[tokio::test]

@@ -7,13 +7,15 @@
 //! The relay's path is short: output that the bucket leaves out is counted and not kept, and the recorder's task is woken
 //! once for all that comes within a flush, not for each packet. Only a streamed recording has a [`Window`].
 
+mod begin;
+mod outlet;
 mod queue;
 mod stream;
 mod task;
 mod window;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +27,8 @@ use tokio::sync::oneshot;
 
 use crate::chain;
 use crate::spool::SpoolError;
+pub use begin::NewRecording;
+pub use outlet::EventOutlet;
 use queue::{Item, Queue, Shared};
 pub use stream::StreamWriter;
 use task::Task;
@@ -35,6 +39,8 @@ pub use writer::SliceWriter;
 const SLICE: usize = 512 * 1024;
 /// What an event counts in a window beside output.
 const EVENT_COST: u64 = 1024;
+/// What an outlet may add to an event.
+const SHARED_PARTS: usize = 512;
 
 /// Why a recording ended early.
 #[derive(Debug, thiserror::Error)]
@@ -98,13 +104,15 @@ pub struct RecorderSettings {
     pub on_notice: OnNotice,
     /// The window of a streamed recording.
     pub window: Option<Arc<Window>>,
+    /// Where events of [`Recorder::events`] go on to.
+    pub outlet: Option<Arc<dyn EventOutlet>>,
 }
 
 /// A session's recorder.
 pub struct Recorder {
     shared: Arc<Shared>,
     window: Option<Arc<Window>>,
-    end: Option<oneshot::Receiver<Result<(), RecordError>>>,
+    end: Mutex<Option<oneshot::Receiver<Result<(), RecordError>>>>,
 }
 
 /// Limits of a slice.
@@ -119,22 +127,24 @@ impl Recorder {
         writer: Box<dyn SliceWriter>,
         settings: RecorderSettings,
     ) -> Self {
-        let RecorderSettings { bucket, on_trouble, on_notice, window } = settings;
+        let RecorderSettings { bucket, on_trouble, on_notice, window, outlet } = settings;
         let pace = if window.is_some() { STREAMED } else { SPOOLED };
         let shared = Arc::new(Shared::new(Queue::new(bucket, pace.batch)));
         let (ended, end) = oneshot::channel();
         let task = Task::new(recorder, writer, Arc::clone(&shared), pace, window.clone())
-            .with_trouble(on_trouble, on_notice);
+            .with_trouble(on_trouble, on_notice)
+            .with_outlet(outlet.clone());
         let (of_task, of_window) = (Arc::clone(&shared), window.clone());
         tokio::spawn(async move {
             let result = task.run().await;
-            of_task.fail(result.as_ref().err().map(|error| chain(error)));
+            let left = of_task.fail(result.as_ref().err().map(|error| chain(error)));
+            task::save(left, outlet.as_deref()).await;
             if let (Err(error), Some(window)) = (&result, of_window) {
                 window.fail(format!("this session cannot be recorded any more: {error}"));
             }
             let _ = ended.send(result);
         });
-        Self { shared, window, end: Some(end) }
+        Self { shared, window, end: Mutex::new(Some(end)) }
     }
 
     /// Takes output; waits where too much waits already, or is unacknowledged.
@@ -171,6 +181,25 @@ impl Recorder {
         self.put_event(event).await
     }
 
+    /// Records events that nobody waits for, behind what came so far, and hands them to the outlet. Returns when they
+    /// are in the queue, and leaves `events` empty; waits where too much waits already, or is unacknowledged.
+    pub async fn events(&self, events: &mut Vec<AuditEvent>) -> Result<(), RecordError> {
+        let size = events.iter().map(AuditEvent::inner_len).sum::<usize>();
+        let size = size + events.len() * SHARED_PARTS;
+        if let Some(window) = &self.window {
+            window.admit(size as u64).await;
+        }
+        let at = Utc::now();
+        let mut put = |queue: &mut Queue| {
+            queue.events(events, at, size);
+            0
+        };
+        while self.shared.try_put(&mut put)?.is_none() {
+            self.shared.room().await;
+        }
+        Ok(())
+    }
+
     async fn put_event(&self, event: AuditEvent) -> Result<AuditEvent, RecordError> {
         let (done, numbered) = oneshot::channel();
         let mut item = Some(Item::Event { event: Box::new(event), at: Utc::now(), done });
@@ -181,10 +210,11 @@ impl Recorder {
         numbered.await.map_err(|_| RecordError::Gone)
     }
 
-    /// Ends the recording; done when it is complete: on disk, or at the auth service.
-    pub async fn finish(mut self) -> Result<(), RecordError> {
-        let end = self.end.take();
-        drop(self);
+    /// Ends the recording, which takes nothing more; done when it is complete: on disk, or at the auth service.
+    /// Whoever asks second hears that it is gone.
+    pub async fn finish(&self) -> Result<(), RecordError> {
+        self.shared.close();
+        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
         match end {
             Some(end) => end.await.unwrap_or(Err(RecordError::Gone)),
             None => Err(RecordError::Gone),

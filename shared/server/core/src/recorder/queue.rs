@@ -30,6 +30,13 @@ pub(super) enum Item {
         at: DateTime<Utc>,
         done: oneshot::Sender<AuditEvent>,
     },
+    /// Completed, numbered, recorded, and handed to the outlet. Nobody waits for them.
+    Events {
+        events: Vec<AuditEvent>,
+        at: DateTime<Utc>,
+        /// About what their records take.
+        size: usize,
+    },
 }
 
 impl Item {
@@ -40,6 +47,7 @@ impl Item {
             Self::LeftOut(_) => 0,
             // A command line may be long.
             Self::Event { .. } => 8 * 1024,
+            Self::Events { size, .. } => *size,
         }
     }
 
@@ -49,6 +57,7 @@ impl Item {
             Self::Output { data, .. } => data.len() as u64,
             Self::LeftOut(_) => 0,
             Self::Event { .. } => EVENT_COST,
+            Self::Events { size, .. } => *size as u64,
         }
     }
 }
@@ -114,6 +123,14 @@ impl Queue {
         0
     }
 
+    /// Takes events that may wait for the next flush.
+    pub(super) fn events(&mut self, events: &mut Vec<AuditEvent>, at: DateTime<Utc>, size: usize) {
+        let events = std::mem::take(events);
+        self.items.push(Item::Events { events, at, size });
+        self.bytes += size;
+        self.armed = true;
+    }
+
     fn is_full(&self) -> bool {
         self.held || self.bytes >= QUEUE_BYTES || self.items.len() >= QUEUE_ITEMS
     }
@@ -142,6 +159,9 @@ impl Shared {
         let mut queue = self.queue();
         if let Some(why) = &queue.failed {
             return Err(why.clone().map_or(RecordError::Gone, RecordError::Ended));
+        }
+        if queue.closed {
+            return Err(RecordError::Gone);
         }
         if queue.is_full() {
             return Ok(None);
@@ -175,14 +195,15 @@ impl Shared {
         self.taken.notify_waiters();
     }
 
-    /// Nothing more is taken, for this reason where it is no orderly end.
-    pub(super) fn fail(&self, why: Option<String>) {
-        {
+    /// Nothing more is taken, for this reason where it is no orderly end. Gives back what waited.
+    pub(super) fn fail(&self, why: Option<String>) -> Vec<Item> {
+        let items = {
             let mut queue = self.queue();
             queue.failed = Some(why);
-            queue.items = Vec::new();
-        }
+            std::mem::take(&mut queue.items)
+        };
         self.taken.notify_waiters();
+        items
     }
 
     /// What waits is the last.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::queue::{Item, Shared};
 use super::window::Window;
 use super::writer::SliceWriter;
-use super::{Notice, OnNotice, OnTrouble, Pace, RecordError, SLICE};
+use super::{EventOutlet, Notice, OnNotice, OnTrouble, Pace, RecordError, SLICE};
 use crate::spool::SpoolError;
 
 /// So little is copied into records where it is, where no slice is cut by it.
@@ -32,6 +32,7 @@ pub(super) struct Task {
     window: Option<Arc<Window>>,
     on_trouble: OnTrouble,
     on_notice: OnNotice,
+    outlet: Option<Arc<dyn EventOutlet>>,
     /// When the oldest byte that is in no slice was taken.
     unflushed: Option<Instant>,
     /// Slices that found no room. While there are any, output is left out.
@@ -42,8 +43,14 @@ pub(super) struct Task {
     begun: bool,
 }
 
-/// Events that were recorded, and who waits for them.
-type Numbered = Vec<(oneshot::Sender<AuditEvent>, Box<AuditEvent>)>;
+/// Events that were recorded.
+#[derive(Default)]
+struct Numbered {
+    /// Who waits for one.
+    awaited: Vec<(oneshot::Sender<AuditEvent>, Box<AuditEvent>)>,
+    /// What goes to the outlet.
+    batch: Vec<AuditEvent>,
+}
 
 /// What is to be encoded in one go.
 enum Work {
@@ -68,6 +75,7 @@ impl Task {
             window,
             on_trouble: OnTrouble::End,
             on_notice: Arc::new(|_| {}),
+            outlet: None,
             unflushed: None,
             stuck: VecDeque::new(),
             look: Instant::now(),
@@ -77,6 +85,10 @@ impl Task {
 
     pub(super) fn with_trouble(self, on_trouble: OnTrouble, on_notice: OnNotice) -> Self {
         Self { on_trouble, on_notice, ..self }
+    }
+
+    pub(super) fn with_outlet(self, outlet: Option<Arc<dyn EventOutlet>>) -> Self {
+        Self { outlet, ..self }
     }
 
     pub(super) async fn run(mut self) -> Result<(), RecordError> {
@@ -157,17 +169,24 @@ impl Task {
             }
             Work::Flush | Work::Finish => (false, 0),
         };
-        let leave_out = !self.stuck.is_empty();
+        let (leave_out, outlet) = (!self.stuck.is_empty(), self.outlet.clone());
         let encode = move || {
-            let (mut slices, mut numbered) = (Vec::new(), Numbered::new());
+            let (mut slices, mut numbered) = (Vec::new(), Numbered::default());
+            let outlet = outlet.as_deref();
             let result = match work {
-                Work::Items(items) if leave_out => {
-                    items.into_iter().for_each(|item| drop_item(&mut recorder, item));
-                    Ok(())
+                Work::Items(items) => {
+                    let mut result = Ok(());
+                    for item in items {
+                        // What comes behind something that cannot be recorded still goes to the audit log.
+                        if leave_out || result.is_err() {
+                            drop_item(Some(&mut recorder), item, outlet, &mut numbered);
+                        } else {
+                            result =
+                                record(&mut recorder, item, outlet, &mut slices, &mut numbered);
+                        }
+                    }
+                    result
                 }
-                Work::Items(items) => items
-                    .into_iter()
-                    .try_for_each(|item| record(&mut recorder, item, &mut slices, &mut numbered)),
                 Work::Flush if leave_out => Ok(()),
                 Work::Flush => {
                     slices.extend(recorder.flush());
@@ -178,7 +197,8 @@ impl Task {
             if at_once {
                 slices.extend(recorder.flush());
             }
-            if !first {
+            // Whoever hears of an event may rely on those before it having gone on.
+            if !first && numbered.batch.is_empty() {
                 tell(&mut numbered);
             }
             (recorder, slices, numbered, result)
@@ -194,6 +214,7 @@ impl Task {
         // A session that may run unrecorded is not kept from its start.
         let patient = !first || self.on_trouble == OnTrouble::End;
         let written = self.write(slices, counted, patient).await;
+        hand_on(self.outlet.as_deref(), &mut numbered.batch).await;
         tell(&mut numbered);
         written?;
         self.unflushed = match self.unflushed {
@@ -279,6 +300,7 @@ impl Task {
 fn record(
     recorder: &mut SessionRecorder,
     item: Item,
+    outlet: Option<&dyn EventOutlet>,
     slices: &mut Vec<Slice>,
     numbered: &mut Numbered,
 ) -> Result<(), EncodeError> {
@@ -290,26 +312,76 @@ fn record(
         }
         Item::Event { mut event, at, done } => {
             recorder.event(&mut event, at, slices)?;
-            numbered.push((done, event));
+            numbered.awaited.push((done, event));
             Ok(())
+        }
+        Item::Events { events, at, .. } => {
+            let mut result = Ok(());
+            for mut event in events {
+                if let Some(outlet) = outlet {
+                    outlet.complete(&mut event);
+                }
+                result = result.and(recorder.event(&mut event, at, slices));
+                if outlet.is_some_and(|outlet| outlet.logs(&event)) {
+                    numbered.batch.push(event);
+                }
+            }
+            result
         }
     }
 }
 
 /// Gives events back, to those who still wait.
 fn tell(numbered: &mut Numbered) {
-    for (done, event) in numbered.drain(..) {
+    for (done, event) in numbered.awaited.drain(..) {
         let _ = done.send(*event);
     }
 }
 
-/// An item that comes while there is no room: output becomes part of a named gap, events only go to the audit log.
-fn drop_item(recorder: &mut SessionRecorder, item: Item) {
-    match item {
-        Item::Output { data, .. } => recorder.leave_out(data.len() as u64),
-        Item::LeftOut(bytes) => recorder.leave_out(bytes),
+/// Gives events on, where there are any.
+async fn hand_on(outlet: Option<&dyn EventOutlet>, batch: &mut Vec<AuditEvent>) {
+    if let (Some(outlet), false) = (outlet, batch.is_empty()) {
+        outlet.take(std::mem::take(batch)).await;
+    }
+}
+
+/// An item that comes while there is no room, or after the end: output becomes part of a named gap, events only go to
+/// the audit log.
+fn drop_item(
+    recorder: Option<&mut SessionRecorder>,
+    item: Item,
+    outlet: Option<&dyn EventOutlet>,
+    numbered: &mut Numbered,
+) {
+    let left_out = match item {
+        Item::Output { data, .. } => data.len() as u64,
+        Item::LeftOut(bytes) => bytes,
         Item::Event { event, done, .. } => {
             let _ = done.send(*event);
+            0
+        }
+        Item::Events { events, .. } => {
+            for mut event in events {
+                if let Some(outlet) = outlet.filter(|outlet| outlet.logs(&event)) {
+                    outlet.complete(&mut event);
+                    numbered.batch.push(event);
+                }
+            }
+            0
+        }
+    };
+    if let Some(recorder) = recorder {
+        recorder.leave_out(left_out);
+    }
+}
+
+/// Events that were taken and will not be recorded any more go to the audit log alone.
+pub(super) async fn save(items: Vec<Item>, outlet: Option<&dyn EventOutlet>) {
+    let mut numbered = Numbered::default();
+    for item in items {
+        if matches!(item, Item::Events { .. }) {
+            drop_item(None, item, outlet, &mut numbered);
         }
     }
+    hand_on(outlet, &mut numbered.batch).await;
 }

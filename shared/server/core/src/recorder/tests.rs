@@ -29,7 +29,7 @@ fn settings(on_trouble: OnTrouble, window: Option<Arc<Window>>) -> (RecorderSett
     let notes = Arc::clone(&heard);
     let on_notice: OnNotice =
         Arc::new(move |notice| notes.lock().unwrap().push(format!("{notice:?}")));
-    (RecorderSettings { bucket: None, on_trouble, on_notice, window }, heard)
+    (RecorderSettings { bucket: None, on_trouble, on_notice, window, outlet: None }, heard)
 }
 
 fn stream(
@@ -129,7 +129,7 @@ async fn a_stream_that_auth_never_takes_ends_its_session() {
     // What the client has seen is not forgotten: it goes when auth is back.
     let ended = recorder.last_event(SessionLeave::default().into()).await.unwrap();
     assert_eq!(ended.metadata().index, 1);
-    let finishing = tokio::spawn(recorder.finish());
+    let finishing = tokio::spawn(async move { recorder.finish().await });
     auth.set_away(false);
     finishing.await.unwrap().unwrap();
     assert_eq!(played(&auth.stored(&session).unwrap().0).0, b"a keystroke");
@@ -280,4 +280,105 @@ async fn strict_stands_still_while_the_disk_is_full() {
     recorder.finish().await.unwrap();
     until("the upload", || auth.stored(&session).is_some()).await;
     assert!(played(&auth.stored(&session).unwrap().0).0 == sent);
+}
+
+/// Takes what is recorded in batches, slowly where told so.
+#[derive(Default)]
+struct Log {
+    taken: Mutex<Vec<AuditEvent>>,
+    slow: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl EventOutlet for Log {
+    fn complete(&self, event: &mut AuditEvent) {
+        event.metadata_mut().code = "X".to_owned();
+    }
+
+    fn logs(&self, event: &AuditEvent) -> bool {
+        event.kind() != "session.leave"
+    }
+
+    async fn take(&self, events: Vec<AuditEvent>) {
+        while self.slow.load(Ordering::SeqCst) {
+            tokio::time::sleep(SHORT).await;
+        }
+        self.taken.lock().unwrap().extend(events);
+    }
+}
+
+struct Batched {
+    recorder: Recorder,
+    session: SessionId,
+    auth: Arc<FakeAuthority>,
+    _spool: Arc<RecordingSpool>,
+    _dir: tempfile::TempDir,
+}
+
+async fn with_outlet(log: &Arc<Log>) -> Batched {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Arc::new(FakeAuthority::new());
+    let authority: Arc<dyn crate::Authority> = Arc::<FakeAuthority>::clone(&auth);
+    let never = CancellationToken::new();
+    let spool =
+        RecordingSpool::open(dir.path(), authority, RecordingSpoolSettings::default(), &never);
+    let (spool, session) = (spool.await.unwrap(), SessionId::random());
+    let writer = spool.begin(session, true).await.unwrap();
+    let (settings, _) = settings(OnTrouble::End, None);
+    let outlet: Arc<dyn EventOutlet> = Arc::<Log>::clone(log);
+    let settings = RecorderSettings { outlet: Some(outlet), ..settings };
+    let recorder = Recorder::spawn(encoder(session), Box::new(writer), settings);
+    recorder.event(SessionStart::default().into()).await.unwrap();
+    Batched { recorder, session, auth, _spool: spool, _dir: dir }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batched_events_are_recorded_and_go_on_in_order_with_the_same_numbers() {
+    let log = Arc::new(Log::default());
+    let batched = with_outlet(&log).await;
+    let Batched { recorder, session, auth, .. } = &batched;
+    for n in 0..3000 {
+        let mut events = vec![crate::testing::event(&n.to_string())];
+        if n % 3 == 0 {
+            events.push(SessionLeave::default().into());
+        }
+        recorder.events(&mut events).await.unwrap();
+        assert!(events.is_empty());
+    }
+    let end = recorder.last_event(SessionEnd::default().into()).await.unwrap();
+    let logged = log.taken.lock().unwrap().clone();
+    assert_eq!(logged.len(), 3000, "all are handed on before the end is answered");
+    recorder.finish().await.unwrap();
+    assert!(recorder.events(&mut vec![crate::testing::event("late")]).await.is_err());
+    for (n, event) in logged.iter().enumerate() {
+        let metadata = event.metadata();
+        let index = 1 + n as i64 + (n as i64 + 2) / 3;
+        assert_eq!((metadata.uid.as_str(), metadata.index), (n.to_string().as_str(), index));
+        assert_eq!(metadata.code, "X");
+    }
+    assert_eq!(end.metadata().index, 4001);
+    until("the upload", || auth.stored(session).is_some()).await;
+    let (_, recorded) = played(&auth.stored(session).unwrap().0);
+    assert_eq!(recorded.len(), 4002);
+    assert!(recorded[1].contains("\"code\":\"X\""), "{}", recorded[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outlet_that_takes_nothing_stops_the_session_and_loses_nothing() {
+    let log = Arc::new(Log::default());
+    let batched = with_outlet(&log).await;
+    let recorder = &batched.recorder;
+    log.slow.store(true, Ordering::SeqCst);
+    let mut taken = 0;
+    loop {
+        let mut one = vec![crate::testing::event(&taken.to_string())];
+        let put = tokio::time::timeout(Duration::from_millis(500), recorder.events(&mut one)).await;
+        let Ok(put) = put else { break };
+        put.unwrap();
+        taken += 1;
+        assert!(taken < 10_000, "it goes on without limit");
+    }
+    log.slow.store(false, Ordering::SeqCst);
+    recorder.finish().await.unwrap();
+    assert_eq!(log.taken.lock().unwrap().len(), taken);
 }

@@ -5,6 +5,7 @@ mod container;
 mod events;
 mod forward;
 mod frame;
+mod queue;
 mod recording;
 mod recover;
 mod segment;
@@ -13,6 +14,7 @@ mod upload;
 mod writer;
 
 pub use events::{EventSpool, EventSpoolSettings};
+pub use queue::{EventQueue, QueueError};
 pub use recording::{RecordingSpool, RecordingSpoolSettings};
 pub use status::SpoolStatus;
 pub use writer::RecordingWriter;

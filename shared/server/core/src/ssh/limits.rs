@@ -25,7 +25,7 @@ pub struct Connection {
 
 impl PerUser {
     /// Counts one more connection of `user`, where there are fewer than `most`.
-    fn take(self: &Arc<Self>, user: &UserName, most: Option<u64>) -> Option<Connection> {
+    pub fn take(self: &Arc<Self>, user: &UserName, most: Option<u64>) -> Option<Connection> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.get(user).copied().unwrap_or_default();
         if most.is_some_and(|most| count >= most) {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use shared_events::AuditEvent;
-use shared_recording::{Header, SessionRecorder, Signer, TokenBucket};
+use shared_recording::{Signer, TokenBucket};
 use shared_ssh::relay::{Ended, ForwardTap, Gate, Program, Size, Start, Stream, Tap, Watch};
 use shared_transfer::{Policy, Tool, Totals};
 use shared_types::{ClusterName, HostId, RecordingMode, SessionId, Strictness};
@@ -16,8 +16,7 @@ use super::events::{Party, PortStep};
 use super::ledger::Ledger;
 use super::running::{Running as Listed, RunningSessions};
 use crate::recorder::{
-    self, Notice, OnNotice, OnTrouble, RecordError, Recorder, RecorderSettings, SliceWriter,
-    StreamWriter, Window, WindowLimits,
+    NewRecording, Notice, OnNotice, RecordError, Recorder, Window, WindowLimits,
 };
 use crate::{Authority, EventSink as _, EventSpool, RecordingSpool, chain, stable_uid};
 
@@ -172,28 +171,25 @@ impl SessionTap {
 
     async fn begin(&self, interactive: bool) -> Result<Recorder, RecordError> {
         let window = self.streamed.as_ref().map(|streamed| Arc::clone(&streamed.window));
-        let writer: Box<dyn SliceWriter> = match &window {
-            Some(window) => {
-                let authority = Arc::clone(&self.recording.authority);
-                Box::new(StreamWriter::new(authority, self.sid, Arc::clone(window)))
-            }
-            None => Box::new(self.recording.recordings.begin(self.sid, self.is_strict()).await?),
-        };
-        let header = Header {
-            cluster: self.recording.cluster.clone(),
-            session: self.sid,
-            recorder: self.recording.recorder,
-        };
         let bucket = self
             .recording
             .exec_bucket
             .filter(|_| !interactive)
             .map(|(size, rate)| TokenBucket::new(size, rate));
-        let recorder = SessionRecorder::new(header, recorder::limits(), None)
-            .signed(Arc::clone(&self.recording.signer));
-        let on_trouble = if self.is_strict() { OnTrouble::End } else { OnTrouble::LeaveGap };
-        let settings = RecorderSettings { bucket, on_trouble, on_notice: self.on_notice(), window };
-        Ok(Recorder::spawn(recorder, writer, settings))
+        let recording = NewRecording {
+            authority: &self.recording.authority,
+            recordings: &self.recording.recordings,
+            signer: &self.recording.signer,
+            cluster: self.recording.cluster.clone(),
+            recorder: self.recording.recorder,
+            session: self.sid,
+            strict: self.is_strict(),
+            window,
+            bucket,
+            on_notice: self.on_notice(),
+            outlet: None,
+        };
+        recording.begin().await
     }
 
     /// Tells the log and the audit log of gaps.

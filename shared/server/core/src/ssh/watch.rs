@@ -58,22 +58,48 @@ pub struct Access<'a> {
     pub traffic: Option<Traffic<'a>>,
 }
 
+/// Why an access ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// It would not be granted again; why, as the user may read it.
+    Revoked(String),
+    /// The certificate has run out.
+    Expired,
+    /// No traffic for too long; the limit by its name.
+    Idle(String),
+}
+
+impl Ending {
+    /// As the user may read it.
+    pub fn into_text(self) -> String {
+        match self {
+            Self::Revoked(text) | Self::Idle(text) => text,
+            Self::Expired => "client certificate expired".to_owned(),
+        }
+    }
+}
+
+/// Pends until an access ends, and says why as the user may read it.
+pub async fn ended(access: Access<'_>) -> String {
+    ending(access).await.into_text()
+}
+
 /// Pends until an access ends: a lock, an account or role that is gone, a certificate that has run out where that ends
 /// sessions, or no traffic for too long. Says why.
-pub async fn ended(access: Access<'_>) -> String {
+pub async fn ending(access: Access<'_>) -> Ending {
     let Access { authority, identity, revoked, traffic } = access;
     let mut states = authority.watch();
     let mut idle = Idle { seen: traffic.map_or(0, |traffic| traffic()), since: Instant::now() };
     loop {
         let state = states.borrow_and_update().clone();
         if let Some(why) = revoked(&state) {
-            return why;
+            return Ending::Revoked(why);
         }
         let expires = ends_with_certificate(&state, identity).then_some(identity.valid_until);
         let left = match expires {
             Some(end) => match (end - Utc::now()).to_std() {
                 Ok(left) if !left.is_zero() => left,
-                _ => return "client certificate expired".to_owned(),
+                _ => return Ending::Expired,
             },
             None => LOOK,
         };
@@ -95,7 +121,7 @@ pub async fn ended(access: Access<'_>) -> String {
                 }
             }
             () = tokio::time::sleep(left.min(LOOK)) => {}
-            limit = idled => return idle_text(&state, limit),
+            limit = idled => return Ending::Idle(idle_text(&state, limit)),
         }
     }
 }

@@ -104,6 +104,11 @@ impl HostTls {
         Self { authority, keys, peers, alpn, built: Mutex::default() }
     }
 
+    /// Whose state decides.
+    pub(super) fn authority(&self) -> &dyn Authority {
+        self.authority.as_ref()
+    }
+
     /// Tells of new keys.
     pub fn keys(&self) -> watch::Receiver<Arc<HostKeys>> {
         self.keys.clone()

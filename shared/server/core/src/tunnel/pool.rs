@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared_transport::tunnel::ConnType;
+use shared_api::ProxyInfo;
+use shared_transport::tunnel::{ConnType, ProxyEntry};
 use shared_types::HostId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,8 @@ use slots::Slots;
 /// What a pool needs to know.
 #[derive(Debug, Clone)]
 pub struct PoolSettings {
-    /// Where proxies are found, `host:port` of their web ports.
+    /// Where proxies are found, `host:port` of their web ports. Others are heard of from those, and from the auth service
+    /// by agents that it tells.
     pub proxies: Vec<String>,
     /// This host.
     pub host_id: HostId,
@@ -63,6 +65,25 @@ impl TunnelPool {
         Arc::new(Self { settings, tls, services, slots, served })
     }
 
+    /// Notes which proxies the auth service knows, where it tells of any.
+    fn told_of(&self, known: &[ProxyInfo]) {
+        let entry = |proxy: &ProxyInfo| {
+            let (host_id, addr) = (proxy.host_id.to_string(), proxy.public_addr.clone()?);
+            Some(ProxyEntry { host_id, addr })
+        };
+        let proxies: Vec<ProxyEntry> = known.iter().filter_map(entry).collect();
+        if !proxies.is_empty() {
+            self.list(proxies);
+        }
+    }
+
+    /// Notes which proxies there are. One of this very host runs in this process and needs no tunnel.
+    fn list(&self, mut proxies: Vec<ProxyEntry>) {
+        let own = self.settings.host_id.to_string();
+        proxies.retain(|proxy| proxy.host_id != own);
+        self.slots.list(proxies);
+    }
+
     /// Tells of tunnels that come and go.
     pub fn status(&self) -> watch::Receiver<TunnelStatus> {
         self.slots.status()
@@ -75,11 +96,18 @@ impl TunnelPool {
             let holder = slots::Holder::of_address(addr.clone());
             holders.spawn(Arc::clone(&self).hold(holder, stop.clone()));
         }
-        let mut listed = self.slots.listed();
+        let (mut listed, mut views) = (self.slots.listed(), self.tls.authority().watch_nodes());
+        views.mark_changed();
+        let mut followed = true;
         loop {
-            let lists = stop.run_until_cancelled(listed.changed()).await;
-            if !matches!(lists, Some(Ok(()))) {
-                break;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = listed.changed() => {}
+                changed = views.changed(), if followed => {
+                    // Whoever is not told of proxies learns of them from the first one.
+                    followed = changed.is_ok();
+                    self.told_of(&views.borrow_and_update().proxies);
+                }
             }
             for holder in self.slots.holders_to_start() {
                 holders.spawn(Arc::clone(&self).hold(holder, stop.clone()));

@@ -22,6 +22,8 @@ pub enum ArrivedBy {
     Tunnel,
     /// Handed over by a proxy that dialled this host.
     Proxy,
+    /// From a proxy in the same process.
+    Local,
     /// From the client itself.
     Direct,
 }

@@ -1,17 +1,13 @@
-//! What a node says of itself, again and again.
+//! What an agent says of itself, again and again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use server_core::Authority;
+use async_trait::async_trait;
+use server_core::AuthorityError;
 use server_core::tunnel::TunnelStatus;
-use server_ssh::HostLabels;
-use shared_types::Node;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How long the first values of labels are waited for.
-const LABELS: Duration = Duration::from_secs(2);
 /// Waits after failures: from the first to the longest, doubling.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15);
@@ -24,45 +20,68 @@ const RECONNECTED: Duration = Duration::from_secs(5);
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Tells the auth service that a node is there.
+/// What is there, as the auth service is told.
+#[async_trait]
+pub(super) trait Presence: Send {
+    /// What it is, for the log.
+    fn what(&self) -> &'static str;
+
+    /// Waits a moment for what is worth waiting for before the first word.
+    async fn settled(&mut self) {}
+
+    /// Says how it is now, with its tunnels where it has any. Answers when to say so again.
+    async fn tell(&mut self, tunnels: Option<&TunnelStatus>) -> Result<Duration, AuthorityError>;
+
+    /// Pends until it is not as it was told last. May be dropped and asked again.
+    async fn changed(&mut self);
+
+    /// Says that it goes.
+    async fn withdraw(&self) -> Result<(), AuthorityError>;
+}
+
+/// Tells the auth service that something is there.
 pub(super) struct Heartbeat {
-    pub(super) authority: Arc<dyn Authority>,
-    /// The node without what changes.
-    pub(super) node: Node,
-    pub(super) labels: HostLabels,
-    /// The tunnels of one that has any.
-    pub(super) tunnels: Option<watch::Receiver<TunnelStatus>>,
+    presence: Box<dyn Presence>,
+    tunnels: Option<watch::Receiver<TunnelStatus>>,
 }
 
 impl Heartbeat {
-    /// Says so until `stop`, and then that the node goes.
+    /// Of `presence`, with the tunnels of one that has any.
+    pub(super) fn new(
+        presence: Box<dyn Presence>,
+        tunnels: Option<watch::Receiver<TunnelStatus>>,
+    ) -> Self {
+        Self { presence, tunnels }
+    }
+
+    /// Says so until `stop`, and then that it goes.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         if stop.run_until_cancelled(self.beats()).await.is_none() {
-            let farewell = tokio::time::timeout(FAREWELL, self.authority.withdraw()).await;
+            let farewell = tokio::time::timeout(FAREWELL, self.presence.withdraw()).await;
             if !matches!(farewell, Ok(Ok(()))) {
-                tracing::debug!("the node stays listed until its time is over");
+                tracing::debug!("the {} stays listed until its time is over", self.presence.what());
             }
         }
     }
 
     async fn beats(&mut self) {
-        self.labels.settled(LABELS).await;
-        let mut labels = self.labels.watch();
+        self.presence.settled().await;
+        let what = self.presence.what();
         let mut failure = FIRST;
         let mut told = false;
         loop {
-            labels.mark_unchanged();
-            let wait = match self.authority.heartbeat(self.current()).await {
+            let tunnels = self.tunnels.as_ref().map(|tunnels| tunnels.borrow().clone());
+            let wait = match self.presence.tell(tunnels.as_ref()).await {
                 Ok(again) => {
                     if !std::mem::replace(&mut told, true) {
-                        tracing::info!("the cluster knows this node");
+                        tracing::info!("the cluster knows this {what}");
                     }
                     failure = FIRST;
                     again.clamp(SOONEST, LATEST)
                 }
                 Err(error) => {
                     if std::mem::replace(&mut told, false) || failure == FIRST {
-                        tracing::warn!(%error, "the auth service does not take this node, trying on");
+                        tracing::warn!(%error, "the auth service does not take this {what}, trying on");
                     }
                     let wait = failure;
                     failure = (failure * 2).min(LONGEST);
@@ -71,21 +90,11 @@ impl Heartbeat {
             };
             let pause = tokio::select! {
                 () = tokio::time::sleep(wait) => Duration::ZERO,
-                Ok(()) = labels.changed() => TOGETHER,
+                () = self.presence.changed() => TOGETHER,
                 () = reconnected(&mut self.tunnels) => some_of(RECONNECTED),
             };
             tokio::time::sleep(pause).await;
         }
-    }
-
-    /// The node as it is now.
-    fn current(&self) -> Node {
-        let mut node = self.node.clone();
-        node.spec.cmd_labels = self.labels.commands().as_ref().clone();
-        if let Some(tunnels) = &self.tunnels {
-            node.spec.proxy_ids = tunnels.borrow().proxies.iter().copied().collect();
-        }
-        node
     }
 }
 

@@ -70,7 +70,7 @@ fn check_addr(
 ) -> Result<(), AccessRefused> {
     check_ssh(state, &request(visit, login, addr))?;
     let view = visit.proxy.authority.nodes();
-    let registered = route::registered_at(&view, addr);
+    let registered = visit.proxy.registered.at(&view, addr);
     match registered.and_then(|node| Some((node.host_id()?, node.all_labels()))) {
         Some((id, labels)) => check_ssh(state, &request_node(visit, login, id, &labels)).map(drop),
         None => Ok(()),

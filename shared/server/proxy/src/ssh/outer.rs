@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use super::SshProxy;
 use super::network;
 use super::route::{self, Route, Routes};
-use super::startups::Place;
 use super::visit::Visit;
+use crate::startups::Place;
 
 /// How long somebody who is locked out may stay connected.
 const LAST_WORDS: Duration = Duration::from_secs(10);

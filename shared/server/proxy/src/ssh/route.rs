@@ -2,7 +2,6 @@
 //!
 //! What must stay true: a node the user may not see is as if it were not there, also where names are counted.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -86,15 +85,6 @@ pub(super) fn offline(host: &HostName) -> String {
     format!("target host {host} is offline or does not exist")
 }
 
-/// The node that is registered with an address, whatever name led there.
-pub(super) fn registered_at(view: &NodeView, addr: SocketAddr) -> Option<&Arc<Node>> {
-    view.nodes.iter().find(|node| {
-        !node.spec.use_tunnel
-            && node.ip().is_some_and(|ip| ip.to_canonical() == addr.ip())
-            && port_of(&node.spec.addr) == Some(addr.port())
-    })
-}
-
 fn takes_most_recent(state: &ClusterState) -> bool {
     let strategy = &state.networking.spec.routing_strategy;
     strategy.as_u64() == Some(1) || strategy.as_str() == Some("most_recent")
@@ -117,7 +107,8 @@ fn is_meant(node: &Node, host: &str, port: Option<u16>, no_case: bool) -> bool {
         .any(|addr| same(crate::settings::host_of(addr)) && of_addr(addr))
 }
 
-fn port_of(addr: &str) -> Option<u16> {
+/// The port of `HOST:PORT`.
+pub(super) fn port_of(addr: &str) -> Option<u16> {
     let (host, port) = addr.rsplit_once(':')?;
     (!host.contains(':') || host.ends_with(']')).then(|| port.parse().ok()).flatten()
 }
@@ -155,6 +146,7 @@ mod tests {
             recording: Default::default(),
             networking: Default::default(),
             auth_preference: Default::default(),
+            databases: Vec::new(),
         }
     }
 
@@ -171,6 +163,8 @@ mod tests {
             system_role: None,
             host_id: None,
             permits: Permits::default(),
+            usage: Vec::new(),
+            database: None,
         }
     }
 
@@ -231,8 +225,6 @@ mod tests {
             find(&gone, None),
             format!("unable to locate node matching UUID-like target {gone}")
         );
-        assert!(registered_at(&view, "10.0.0.2:3022".parse().unwrap()).is_some());
-        assert!(registered_at(&view, "10.0.0.2:22".parse().unwrap()).is_none());
     }
 
     #[test]

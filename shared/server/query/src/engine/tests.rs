@@ -216,6 +216,23 @@ async fn what_auditors_ask() {
             "SELECT user, user, login AS user, count(*), count(*) FROM exec WHERE uid = 'e01' GROUP BY user, login",
             "bob,bob,ubuntu,1,1",
         ),
+        (
+            "SELECT user, db_service, db_name, db_user, trim(db_query) AS statement FROM db_session_query WHERE regexp_like(db_query, '(?i)^\\s*(drop|truncate|alter|grant|revoke|delete)\\b') OR db_query LIKE '%cards%' ORDER BY event_time",
+            "bob,pg,app,postgres,DROP TABLE users\nbob,pg,app,postgres,select * from cards where id=$1",
+        ),
+        (
+            "SELECT user, kind, count(*) AS n, max(error) AS sample FROM (SELECT user, 'connect' AS kind, error FROM db_session_start WHERE NOT success UNION ALL SELECT user, 'query', error FROM db_session_query_failed) AS d GROUP BY user, kind ORDER BY user, kind",
+            "bob,query,1,denied\ncarol,connect,1,access to db denied",
+        ),
+        (
+            "SELECT event_date, count(*) AS count, user FROM db_session_start WHERE coalesce(cardinality(access_requests), 0) = 0 AND coalesce(with_mfa, '') = '' AND coalesce(impersonator, '') = '' AND coalesce(trusted_device_device_id, '') = '' GROUP BY event_date, user ORDER BY event_date, user",
+            "2024-03-05,1,bob\n2024-03-05,1,carol",
+        ),
+        ("SELECT db_query_parameters FROM db_session_query WHERE uid = 'q02'", "[42]"),
+        (
+            "SELECT count(*) FROM db_session_postgres_statements_bind, db_session_mysql_statements_execute",
+            "0",
+        ),
         ("VALUES (1, 'a'), (2, 'b')", "1,a\n2,b"),
     ] {
         assert_eq!(rows(sql).await, expected, "{sql}");

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::Utc;
 use server_core::host::HostKeys;
+use server_core::labels::HostLabels;
 use server_core::spool::{EventSpoolSettings, RecordingSpoolSettings};
 use server_core::tunnel::{AgentService as _, Arrival, ArrivedBy, ConnType};
 use server_core::{Authority, AuthorityError, EmitError, EventSpool, RecordingSpool};
@@ -27,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::child::Launcher;
-use crate::{HostLabels, SshService, SshServiceSettings};
+use crate::{SshService, SshServiceSettings};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -70,6 +71,7 @@ impl Cluster {
             recording: Default::default(),
             networking: Default::default(),
             auth_preference: Default::default(),
+            databases: Vec::new(),
         };
         Arc::new(Self {
             host,
@@ -239,6 +241,24 @@ impl Authority for Cluster {
     }
 
     async fn withdraw(&self) -> Result<(), AuthorityError> {
+        Ok(())
+    }
+
+    async fn sign_database_client(
+        &self,
+        _request: shared_api::DatabaseCertRequest,
+    ) -> Result<shared_api::DatabaseCertReply, AuthorityError> {
+        Err(AuthorityError::Unavailable("no certificates here".to_owned()))
+    }
+
+    async fn heartbeat_db(
+        &self,
+        _servers: Vec<shared_types::DatabaseServer>,
+    ) -> Result<std::time::Duration, AuthorityError> {
+        Ok(std::time::Duration::from_secs(60))
+    }
+
+    async fn withdraw_db(&self) -> Result<(), AuthorityError> {
         Ok(())
     }
 

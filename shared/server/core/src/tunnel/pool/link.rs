@@ -170,7 +170,7 @@ impl TunnelPool {
                     let pool = Arc::clone(self);
                     self.served.spawn(async move {
                         if let Some(proxies) = list.read().await {
-                            pool.slots.list(proxies);
+                            pool.list(proxies);
                         }
                     });
                 }

@@ -1,4 +1,4 @@
-//! Labels of this host: those that are written down, and those whose values commands give.
+//! Labels of this host, or of what it serves: those that are written down, and those whose values commands give.
 //!
 //! Commands run as the service, one at a time each, with bounded output and time; one that fails or takes too long
 //! leaves its label as it was. Nothing of the service's environment but `PATH` reaches them.
@@ -39,7 +39,7 @@ enum CommandError {
     Empty,
 }
 
-/// The labels of this host, as they are now. Commands stop when the last clone is dropped.
+/// Such labels, as they are now. Commands stop when the last clone is dropped.
 #[derive(Clone)]
 pub struct HostLabels {
     fixed: Arc<Labels>,

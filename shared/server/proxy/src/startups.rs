@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The places.
 #[derive(Debug)]
-pub(super) struct Startups {
+pub(crate) struct Startups {
     most: usize,
     taken: Mutex<Taken>,
 }
@@ -25,18 +25,18 @@ struct Taken {
 
 /// One place, given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     of: Arc<Startups>,
     number: u64,
 }
 
 impl Startups {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { most: most.max(1), taken: Mutex::default() }
     }
 
     /// A place for a connection that `stop` ends, which may be cancelled as long as the place is held.
-    pub(super) fn enter(self: &Arc<Self>, stop: CancellationToken) -> Place {
+    pub(crate) fn enter(self: &Arc<Self>, stop: CancellationToken) -> Place {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.places.len() >= self.most
             && let Some((_, oldest)) = taken.places.pop_first()
