@@ -10,11 +10,12 @@ import redis
 default, alice = (int(port) for port in sys.argv[1:3])
 
 
-def connect(name, port=default, **more):
-    return redis.Redis("127.0.0.1", port, client_name=name, single_connection_client=True, socket_timeout=30, **more)
+def connect(name, port=default, protocol=2, **more):
+    more |= {"client_name": name, "protocol": protocol, "single_connection_client": True, "socket_timeout": 30}
+    return redis.Redis("127.0.0.1", port, **more)
 
 
-with connect("pipeline", lib_name=None, lib_version=None) as client:
+with connect("pipeline") as client:
     with client.pipeline(transaction=False) as pipeline:
         for number in range(10_000):
             pipeline.set(f"p:{number}", number)
@@ -64,7 +65,7 @@ with connect("monitor") as client, connect("seen") as other:
         while "monitored" not in monitor.next_command()["command"]:
             pass
 
-with connect("blocking", lib_name=None, lib_version=None) as client, connect("pusher") as pusher:
+with connect("blocking") as client, connect("pusher") as pusher:
     threading.Timer(0.5, lambda: pusher.rpush("list", "pushed")).start()
     assert client.blpop("list", 10) == (b"list", b"pushed")
     assert client.blpop("list", 1) is None

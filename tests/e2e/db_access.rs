@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::Utc;
-use shared_api::{
-    Client, ClientConfig, ClientIdentity, ErrorKind, StoredLogin, UserCertsRequest,
-};
+use shared_api::{Client, ClientConfig, ClientIdentity, ErrorKind, StoredLogin, UserCertsRequest};
 use shared_config::ProfileDir;
 use shared_pki::{CaKind, CertAuthority, DatabaseRoute, TlsIdentity, TlsKey};
 use shared_testkit::process::{command, installed};
@@ -60,7 +58,11 @@ impl Scene {
         let stage = DbStage::with(name, &DbOptions { agent, ..DbOptions::default() })?;
         let ear = Ear::open()?;
         for (name, protocol) in databases {
-            let uri = format!("{}127.0.0.1:{}", if *protocol == "dynamodb" { "http://" } else { "" }, ear.port);
+            let uri = format!(
+                "{}127.0.0.1:{}",
+                if *protocol == "dynamodb" { "http://" } else { "" },
+                ear.port
+            );
             stage.serve(&DbResource { name, protocol, uri, spec: "" })?;
         }
         let this = Self { ann: stage.cluster.home("ann")?, stage, ear };
@@ -131,7 +133,8 @@ fn postgres(port: u16, user: &str, database: &str, code: &str, text: &str) -> Re
     Ok(())
 }
 
-const CONFIRM: &str = "access to db denied. User does not have permissions. Confirm database user and name";
+const CONFIRM: &str =
+    "access to db denied. User does not have permissions. Confirm database user and name";
 
 #[test]
 fn a_user_and_a_name_that_the_roles_do_not_give() -> Result<()> {
@@ -172,7 +175,8 @@ fn a_database_one_may_not_see_is_not_there() -> Result<()> {
     assert_eq!(hidden.stderr.replace("payroll", "NAME"), missing.stderr.replace("nothing", "NAME"));
     // Who asks the API itself learns no more.
     let told = |name: &str| -> Result<String> {
-        let error = certify(&scene.ann, route(name, "postgres"), None).err().context("a certificate")?;
+        let error =
+            certify(&scene.ann, route(name, "postgres"), None).err().context("a certificate")?;
         Ok(format!("{error:#}").replace(name, "NAME"))
     };
     assert_eq!(told("payroll")?, told("nothing")?);
@@ -185,7 +189,8 @@ fn a_database_one_may_not_see_is_not_there() -> Result<()> {
 
 #[test]
 fn each_protocol_has_its_own_words() -> Result<()> {
-    let databases = [("pg", "postgres"), ("my", "mysql"), ("cache", "redis"), ("table", "dynamodb")];
+    let databases =
+        [("pg", "postgres"), ("my", "mysql"), ("cache", "redis"), ("table", "dynamodb")];
     let scene = Scene::new("dba-words", DbAgent::SameProcess, &databases)?;
     let [pg, my, cache, table] = ["pg", "my", "cache", "table"].map(|name| scene.tunnel(name));
     let (pg, my, cache, table) = (pg?, my?, cache?, table?);
@@ -201,13 +206,19 @@ fn each_protocol_has_its_own_words() -> Result<()> {
         if installed("mariadb")? {
             let refused = run(my.mariadb("mariadb").args(["-e", "select 1"]), "", 60)?;
             ensure!(refused.code != 0, "{}", refused.text());
-            ensure!(refused.stderr.contains(mysql_code) && refused.stderr.contains(text), "{}", refused.stderr);
+            ensure!(
+                refused.stderr.contains(mysql_code) && refused.stderr.contains(text),
+                "{}",
+                refused.stderr
+            );
         }
         Ok(())
     };
     // What the roles gave when the certificate was made, and do not give now.
     scene.limited("other")?;
-    until("the role", 20, || postgres(pg.port, "app", "shop", "28000", CONFIRM).is_ok().then_some(()))?;
+    until("the role", 20, || {
+        postgres(pg.port, "app", "shop", "28000", CONFIRM).is_ok().then_some(())
+    })?;
     every(CONFIRM, "1045", "28000")?;
     for (service, _) in databases {
         scene.refused(service, "no role allows the database user \"app\" there")?;
@@ -216,7 +227,9 @@ fn each_protocol_has_its_own_words() -> Result<()> {
     let lock = ["lock", "--user=ann", "--message=ask the desk", "--ttl=1h"];
     let _locked = scene.stage.cluster.tctl_ok(lock)?;
     let locked = "lock targeting User:\"ann\" is in force: ask the desk";
-    until("the lock", 20, || postgres(pg.port, "app", "shop", "28000", locked).is_ok().then_some(()))?;
+    until("the lock", 20, || {
+        postgres(pg.port, "app", "shop", "28000", locked).is_ok().then_some(())
+    })?;
     every(locked, "1045", "28000")?;
     assert_eq!(scene.ear.heard(), 0, "a database was asked");
     Ok(())
@@ -289,7 +302,8 @@ fn a_certificate_that_is_not_right_opens_no_database() -> Result<()> {
     if !installed("psql")? {
         return Ok(());
     }
-    let scene = Scene::new("dba-certs", DbAgent::SameProcess, &[("pg", "postgres"), ("cache", "redis")])?;
+    let scene =
+        Scene::new("dba-certs", DbAgent::SameProcess, &[("pg", "postgres"), ("cache", "redis")])?;
     let brief = certify(&scene.ann, route("pg", "postgres"), Some(20))?;
 
     let cache = certify(&scene.ann, route("cache", "redis"), None)?;
@@ -322,7 +336,9 @@ fn a_certificate_that_is_not_right_opens_no_database() -> Result<()> {
     let good = certify(&scene.ann, route("pg", "postgres"), None)?;
     let _removed = scene.stage.cluster.tctl_ok(["rm", "db/pg"])?;
     until("the database to go", 60, || {
-        psql(&scene, &good, "gone").is_ok_and(|told| told.contains("does not exist or")).then_some(())
+        psql(&scene, &good, "gone")
+            .is_ok_and(|told| told.contains("does not exist or"))
+            .then_some(())
     })?;
     assert_eq!(scene.ear.heard(), 1);
     Ok(())
@@ -353,8 +369,7 @@ fn forged(now: chrono::DateTime<Utc>) -> Result<Shown> {
 fn a_certificate_for_a_database_opens_nothing_else() -> Result<()> {
     let scene = Scene::new("dba-use", DbAgent::SameProcess, &[("pg", "postgres")])?;
     let shown = certify(&scene.ann, route("pg", "postgres"), None)?;
-    let identity =
-        ClientIdentity { cert_pem: shown.cert, key_pem: shown.key.into() };
+    let identity = ClientIdentity { cert_pem: shown.cert, key_pem: shown.key.into() };
     let client = Client::new(ClientConfig { identity: Some(identity), ..api(&scene.ann)? })?;
     let runtime = tokio::runtime::Runtime::new()?;
     let refused = runtime.block_on(client.me()).err().context("it opened the API")?;

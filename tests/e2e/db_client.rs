@@ -241,10 +241,7 @@ fn several_databases_listen_in_one_program() -> Result<()> {
     ensure!(both.process.stop(10)?.success(), "{}", both.process.log());
     ensure!(!waiting.wait()?.success(), "the session went on");
     ensure!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
-    until("the database to notice", 20, || {
-        let left = shops.postgres.sql("select count(*) from pg_stat_activity where usename = 'alice'");
-        (left.ok()? == "0").then_some(())
-    })?;
+    shops.stage.audited("select sid from db_session_end", |ended| ended.len() == 3)?;
     Ok(())
 }
 

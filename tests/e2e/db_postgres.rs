@@ -127,9 +127,9 @@ fn line(kind: &str, event: &Value) -> Option<String> {
 }
 
 #[test]
-fn psql_through_an_agent_of_its_own_is_told_of_in_order() -> Result<()> {
-    for agent in [DbAgent::Tunnel, DbAgent::Direct] {
-        let options = DbOptions { agent, ..DbOptions::default() };
+fn what_psql_sends_is_told_of_in_order_in_every_mode() -> Result<()> {
+    for (agent, recording) in [(DbAgent::Tunnel, "node"), (DbAgent::SameProcess, "node-sync")] {
+        let options = DbOptions { agent, recording: recording.to_owned(), ..DbOptions::default() };
         let Some(shop) = Shop::with("pg-psql", &options)? else { return Ok(()) };
         let tunnel = shop.tunnel()?;
         let script = "select current_user, 'ä' as a;\ncreate table t (a int, b text);\n\

@@ -9,6 +9,7 @@ mod db_access;
 mod db_certs;
 mod db_client;
 mod db_dynamodb;
+mod db_faults;
 mod db_hostile;
 mod db_mysql;
 mod db_play;

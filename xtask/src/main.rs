@@ -6,6 +6,7 @@ mod layers;
 mod packages;
 mod run;
 mod stream;
+mod suites;
 mod test;
 
 use anyhow::Result;

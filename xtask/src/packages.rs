@@ -38,6 +38,14 @@ pub(crate) const TEST: &[Need] = &[
     need("plink", "putty-tools"),
     need("dbclient", "dropbear-bin"),
     need("/usr/lib/x86_64-linux-gnu/libnss_wrapper.so", "libnss-wrapper"),
+    need("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
+    need("psql", "postgresql-client-15"),
+    need("java", "default-jdk-headless"),
+    need("mvn", "maven"),
+    need("cc", "gcc"),
+    need("mariadbd", "mariadb-server"),
+    need("mariadb", "mariadb-client"),
+    need("mariadb-test", "mariadb-test"),
     need("redis-server", "redis-server"),
     need("redis-cli", "redis-tools"),
     need("java", "default-jre-headless"),
@@ -45,7 +53,13 @@ pub(crate) const TEST: &[Need] = &[
 ];
 
 /// For the benchmarks.
-pub(crate) const BENCH: &[Need] = &[need("sshd", "openssh-server"), need("ssh", "openssh-client")];
+pub(crate) const BENCH: &[Need] = &[
+    need("sshd", "openssh-server"),
+    need("ssh", "openssh-client"),
+    need("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
+    need("psql", "postgresql-client-15"),
+    need("pgbouncer", "pgbouncer"),
+];
 
 /// Installs what is missing. Without the rights to do so, says what to type.
 pub(crate) fn install(needs: &[Need]) -> Result<()> {
@@ -92,7 +106,12 @@ pub(crate) fn python(programs: &[&str]) -> Result<PathBuf> {
     let environment = run::target(false).join("python");
     let folder = environment.join("bin");
     let there = |program: &&str| {
-        let import = format!("import {program}");
+        // `name[extra]` is what is installed; `name` is what is imported, if it is not in this list.
+        let module = match *program {
+            "mysql-connector-python" => "mysql.connector",
+            program => program.split('[').next().unwrap_or(program),
+        };
+        let import = format!("import {module}");
         folder.join(program).is_file()
             || Command::new(folder.join("python3"))
                 .args(["-c", &import])

@@ -6,14 +6,27 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{completions, layers, packages, run};
+use crate::{completions, layers, packages, run, suites};
+
+/// Python programs and libraries of the tests.
+const PYTHON: &[&str] = &[
+    "ssh-audit",
+    "paramiko",
+    "asyncssh",
+    "psycopg[binary]",
+    "redis",
+    "boto3",
+    "pymysql",
+    "mysql-connector-python",
+];
 
 /// Runs all tests; `args` go to `cargo test`.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     packages::install(packages::TEST)?;
     packages::stores()?;
+    suites::bring()?;
     packages::dynamodb()?;
-    let tools = packages::python(&["ssh-audit", "paramiko", "asyncssh", "redis", "boto3"])?;
+    let tools = packages::python(PYTHON)?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(tools).chain(std::env::split_paths(&path)))?;
     layers::check()?;

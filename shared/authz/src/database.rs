@@ -62,9 +62,7 @@ impl RoleSet {
         let denied = self
             .database_denied(target.labels)
             .or_else(|| self.name_denied(target.user, "spec.deny.db_users", |r| &r.deny.db_users))
-            .or_else(|| {
-                self.name_denied(name?, "spec.deny.db_names", |role| &role.deny.db_names)
-            });
+            .or_else(|| self.name_denied(name?, "spec.deny.db_names", |role| &role.deny.db_names));
         if let Some(rule) = denied {
             return Err(DenyReason::DeniedBy { rule });
         }

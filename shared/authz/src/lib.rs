@@ -19,7 +19,7 @@ mod validate;
 mod verb;
 
 pub use address::AddressClass;
-pub use condition::{Condition, ConditionError, Query, Queried, WhereCtx};
+pub use condition::{Condition, ConditionError, Queried, Query, WhereCtx};
 pub use database::{DbTarget, Names};
 pub use decision::{Decision, DenyReason, RuleId};
 pub use label::{LabelMatcher, PatternError};

@@ -112,9 +112,7 @@ mod tests {
             "role \"dev\": spec.deny.node_labels: regular expression \"^($\" does not compile"
         );
         assert_eq!(
-            fault(json!({"deny": {"db_labels_expression": "labels.env =="}}))
-                .split(": ")
-                .nth(1),
+            fault(json!({"deny": {"db_labels_expression": "labels.env =="}})).split(": ").nth(1),
             Some("spec.deny.db_labels_expression")
         );
         assert_eq!(

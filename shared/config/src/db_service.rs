@@ -293,9 +293,5 @@ mod tests {
         let all = parse("  enabled: yes\n  resources: [{labels: {}}]\n").unwrap_err();
         assert!(all.contains("has no labels"), "{all}");
         assert!(parse("  enabled: yes\n  aws: [{types: [rds]}]\n").unwrap_err().contains("clouds"));
-        let apart = "version: v3\nteleport: {auth_server: a.test}\nauth_service: {enabled: no}\n\
-                     proxy_service: {enabled: no}\ndb_service: {enabled: yes}\n";
-        let apart = TeleportConfig::parse(apart, "t.yaml").unwrap_err().to_string();
-        assert!(apart.contains("proxy_server"), "{apart}");
     }
 }

@@ -20,8 +20,6 @@ pub enum DbAgent {
     SameProcess,
     /// In a process of its own, which holds a tunnel to the proxy.
     Tunnel,
-    /// In a process of its own, which the proxy dials.
-    Direct,
 }
 
 /// What differs between such clusters.
@@ -102,18 +100,15 @@ impl DbStage {
         let joe = cluster.user("joe", "auditor,databases", "root")?;
         let mut stage = Self { cluster, joe, agent: None, scratch };
         if options.agent != DbAgent::SameProcess {
-            stage.agent = Some(stage.start_agent("agent", options.agent)?);
+            stage.agent = Some(stage.start_agent("agent")?);
         }
         Ok(stage)
     }
 
     /// Starts an agent with a database service; several of the same name are the same host again.
-    pub fn start_agent(&self, name: &str, way: DbAgent) -> Result<Guard> {
+    pub fn start_agent(&self, name: &str) -> Result<Guard> {
         let folder = self.scratch.folder(name)?;
-        let join = match way {
-            DbAgent::Direct => format!("auth_server: {}", self.cluster.address("auth")),
-            DbAgent::Tunnel | DbAgent::SameProcess => format!("proxy_server: localhost:{}", self.cluster.port("web")),
-        };
+        let join = format!("proxy_server: localhost:{}", self.cluster.port("web"));
         let config = format!(
             "version: v3\nteleport:\n  nodename: {name}\n  data_dir: {}\n  {join}\n  auth_token: {TOKEN}\n  ca_pin: \"{}\"\n\
              auth_service:\n  enabled: no\nproxy_service:\n  enabled: no\nssh_service:\n  enabled: no\n{DB_SERVICE}",

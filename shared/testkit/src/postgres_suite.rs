@@ -54,8 +54,8 @@ impl Suite {
     /// Runs the whole schedule; `client` says which server (`PGHOST` and so on) and as whom.
     pub fn run(&self, name: &str, client: &Command, postgres: &Postgres) -> Result<Ran> {
         let out = self.scratch.path().join(name);
-        std::fs::create_dir_all(&out)?;
-        let _open = run(Command::new("chmod").arg("a+rwx").arg(&out), "", 10)?.ok();
+        std::fs::create_dir_all(out.join("results"))?;
+        let _open = run(Command::new("chmod").args(["-R", "a+rwX"]).arg(&out), "", 10)?.ok();
         let mut runner = command(RUNNER, self.scratch.path());
         let settings = client.get_envs().filter_map(|(name, value)| Some((name, value?)));
         let settings = settings.filter(|(name, _)| name.to_str().is_some_and(|name| name.starts_with("PG")));

@@ -143,7 +143,9 @@ mod tests {
         assert_eq!(database(padded), Some(of(Some("8.0.3"))));
         assert_eq!(mysql(Some("8.0\0")), MYSQL, "no text of a greeting");
         let long = format!("{MYSQL_PREFIX}{}", STANDARD_NO_PAD.encode("8".repeat(65)));
-        for other in [&b""[..], b"h2", b"teleport-postgres-ping", b"teleport-mysql-", b"teleport-mysql-!!"] {
+        for other in
+            [&b""[..], b"h2", b"teleport-postgres-ping", b"teleport-mysql-", b"teleport-mysql-!!"]
+        {
             assert_eq!(database(other), None, "{other:?}");
         }
         assert_eq!(database(long.as_bytes()), None);

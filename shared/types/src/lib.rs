@@ -18,8 +18,8 @@ pub use labels::{LabelsError, parse_labels};
 pub use name::{ClusterName, HostName, Login, NameError, RoleName, UserName};
 pub use resource::{
     ClusterAuthPreference, ClusterNetworkingConfig, Database, DatabaseServer, DbProtocol, Lock,
-    Metadata, Node, ProvisionToken, RecordingMode, Resource, ResourceError, ResourceKind, Role, SessionRecordingConfig, Strictness,
-    User,
+    Metadata, Node, ProvisionToken, RecordingMode, Resource, ResourceError, ResourceKind, Role,
+    SessionRecordingConfig, Strictness, User,
 };
 pub use system_role::{SystemRole, UnknownSystemRole};
 

@@ -25,13 +25,8 @@ pub struct UnknownSystemRole(String);
 
 impl SystemRole {
     /// All roles.
-    pub const ALL: [SystemRole; 5] = [
-        SystemRole::Auth,
-        SystemRole::Admin,
-        SystemRole::Proxy,
-        SystemRole::Node,
-        SystemRole::Db,
-    ];
+    pub const ALL: [SystemRole; 5] =
+        [SystemRole::Auth, SystemRole::Admin, SystemRole::Proxy, SystemRole::Node, SystemRole::Db];
 
     /// Those of agents: they serve what users reach through the proxies.
     pub const AGENTS: [SystemRole; 2] = [SystemRole::Node, SystemRole::Db];

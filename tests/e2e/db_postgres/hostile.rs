@@ -44,18 +44,17 @@ fn what_is_not_the_protocol_is_refused_and_told_of() -> Result<()> {
 fn refusals_before_a_session_are_readable() -> Result<()> {
     let Some(shop) = Shop::new("pg-refused")? else { return Ok(()) };
     let tunnel = shop.tunnel()?;
-    let failing = |set: &dyn Fn(&mut std::process::Command)| -> Result<String> {
+    let failing = |user: &str, database: &str| -> Result<String> {
         let mut psql = tunnel.psql("select 1");
-        set(&mut psql);
-        let outcome = run(&mut psql, "", 60)?;
+        let outcome = run(psql.env("PGUSER", user).args(["-d", database]), "", 60)?;
         ensure!(outcome.code == 2, "{outcome:?}");
         Ok(outcome.stderr)
     };
-    let missing = failing(&|psql| drop(psql.env("PGDATABASE", "nowhere")))?;
+    let missing = failing("alice", "nowhere")?;
     assert!(missing.contains("FATAL:  database \"nowhere\" does not exist"), "{missing}");
-    let stranger = failing(&|psql| drop(psql.env("PGUSER", "mallory")))?;
+    let stranger = failing("mallory", "postgres")?;
     assert!(stranger.contains("mallory"), "{stranger}");
-    let replica = failing(&|psql| drop(psql.args(["-d", "dbname=postgres replication=database"])))?;
+    let replica = failing("alice", "dbname=postgres replication=database")?;
     assert!(replica.contains("replication connections are not supported"), "{replica}");
     Ok(())
 }

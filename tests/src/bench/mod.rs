@@ -1,6 +1,7 @@
 //! Benchmarks of `cargo xtask bench`: what they share. Each prints ratios and asserts nothing about them.
 
 pub mod agents;
+pub mod db;
 pub mod recording;
 pub mod ssh;
 pub mod transfer;

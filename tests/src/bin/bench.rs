@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use e2e::bench::{Bench, Load, agents, recording, tunnel};
+use e2e::bench::{Bench, Load, agents, db, recording, tunnel};
 use shared_testkit::ClusterOptions;
 
 /// Measure the hot paths
@@ -21,7 +21,7 @@ struct Args {
     /// Agents for their measurement, which only runs when it is named
     #[arg(long, default_value_t = 1000)]
     agents: usize,
-    /// Only these parts: agents, size, connect, keystroke, bulk, terminal, full, transfer, memory, decode, sync, tunnel
+    /// Only these parts: agents, db, size, connect, keystroke, bulk, terminal, full, transfer, memory, decode, sync, tunnel
     parts: Vec<String>,
 }
 
@@ -42,6 +42,12 @@ fn main() -> Result<()> {
     }
     if wanted("tunnel") {
         tunnel::connect(args.rounds * 4)?;
+    }
+    if wanted("db") {
+        db::run_all(args.mib, args.rounds)?;
+        if args.parts == ["db"] {
+            return Ok(());
+        }
     }
     let bench = Bench::start(&ClusterOptions::default())?;
     if wanted("size") {

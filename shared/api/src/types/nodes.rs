@@ -259,10 +259,7 @@ mod tests {
         let server = |host: HostId, service: &str| {
             let database = shared_types::Database::new(
                 service,
-                shared_types::resource::DatabaseSpec::new(
-                    shared_types::DbProtocol::Redis,
-                    "a:1",
-                ),
+                shared_types::resource::DatabaseSpec::new(shared_types::DbProtocol::Redis, "a:1"),
             );
             DatabaseServer::of(host, "agent", database)
         };
@@ -275,8 +272,8 @@ mod tests {
             databases,
             ..NodeChanges::default()
         };
-        let view =
-            NodeView::default().after(change(vec![serves(one, &["b", "a", "a"]), serves(other, &["b"])]));
+        let view = NodeView::default()
+            .after(change(vec![serves(one, &["b", "a", "a"]), serves(other, &["b"])]));
         assert_eq!(view.databases.len(), 3);
         let names: Vec<&str> = view.databases.iter().map(|server| server.name()).collect();
         assert_eq!(names, ["a", "b", "b"]);

@@ -55,7 +55,9 @@ fn labels_user_and_name_come_from_one_role() {
     let all = set(&[everything()]);
     assert_eq!(check(&all, "alice", Some("app")), Ok(vec!["r0: spec.allow.db_labels".to_owned()]));
     assert_eq!(check(&set(&[]), "alice", None).unwrap_err(), "no role admits the database");
-    let one = set(&[json!({"allow": {"db_labels": {"env": "dev"}, "db_users": ["alice"], "db_names": ["app"]}})]);
+    let one = set(&[
+        json!({"allow": {"db_labels": {"env": "dev"}, "db_users": ["alice"], "db_names": ["app"]}}),
+    ]);
     assert!(check(&one, "alice", Some("app")).is_ok());
     assert!(check(&one, "alice", None).is_ok(), "not known yet");
     assert_eq!(
@@ -68,7 +70,8 @@ fn labels_user_and_name_come_from_one_role() {
     );
     // Case and spelling count.
     assert!(check(&one, "Alice", Some("app")).is_err());
-    let other = json!({"allow": {"db_labels": {"env": "prod"}, "db_users": ["*"], "db_names": ["*"]}});
+    let other =
+        json!({"allow": {"db_labels": {"env": "prod"}, "db_users": ["*"], "db_names": ["*"]}});
     assert_eq!(check(&set(&[other]), "a", None).unwrap_err(), "no role admits the database");
     let split = set(&[
         json!({"allow": {"db_labels": {"*": "*"}, "db_users": ["alice"]}}),
@@ -80,7 +83,9 @@ fn labels_user_and_name_come_from_one_role() {
 
 #[test]
 fn names_count_only_where_a_server_has_them() {
-    let one = set(&[json!({"allow": {"db_labels": {"*": "*"}, "db_users": ["alice"]}, "deny": {"db_names": ["x"]}})]);
+    let one = set(&[
+        json!({"allow": {"db_labels": {"*": "*"}, "db_users": ["alice"]}, "deny": {"db_names": ["x"]}}),
+    ]);
     for protocol in DbProtocol::ALL {
         let found = check_as(&one, protocol, "alice", Some("app")).is_ok();
         assert_eq!(found, !protocol.has_names(), "{protocol}");
@@ -90,11 +95,14 @@ fn names_count_only_where_a_server_has_them() {
 
 #[test]
 fn templates_expand_and_a_star_from_a_trait_is_one() {
-    let access = set(&[json!({"allow": {"db_labels": {"*": "*"}, "db_users": ["{{internal.db_users}}", "{{broken"], "db_names": ["{{internal.db_names}}"]}})]);
+    let access = set(&[
+        json!({"allow": {"db_labels": {"*": "*"}, "db_users": ["{{internal.db_users}}", "{{broken"], "db_names": ["{{internal.db_names}}"]}}),
+    ]);
     assert!(check(&access, "joe", Some("anything")).is_ok());
     assert!(check(&access, "root", Some("anything")).is_err());
     // A glob is not one when it allows.
-    let glob = set(&[json!({"allow": {"db_labels": {"*": "*"}, "db_users": ["a*"], "db_names": ["*"]}})]);
+    let glob =
+        set(&[json!({"allow": {"db_labels": {"*": "*"}, "db_users": ["a*"], "db_names": ["*"]}})]);
     assert!(check(&glob, "alice", Some("x")).is_err());
     assert!(check(&glob, "a*", Some("x")).is_ok());
 }
@@ -167,7 +175,10 @@ fn what_listings_show() {
     assert_eq!(users(&[some.clone(), deny(&["a"])]), names(&["b", "joe"], &[]));
     assert_eq!(users(&[everything(), some.clone(), deny(&["root"])]), names(&["*"], &["root"]));
     assert_eq!(users(&[some.clone(), deny(&["*"])]), names(&[], &[]));
-    assert_eq!(users(&[some.clone(), json!({"deny": {"db_labels": {"env": "dev"}}})]), names(&[], &[]));
+    assert_eq!(
+        users(&[some.clone(), json!({"deny": {"db_labels": {"env": "dev"}}})]),
+        names(&[], &[])
+    );
     assert!(set(std::slice::from_ref(&some)).reaches_database(&dev()));
     assert!(!set(&[some, deny(&["^.*$"])]).reaches_database(&dev()));
     let nobody = json!({"allow": {"db_labels": {"*": "*"}}});

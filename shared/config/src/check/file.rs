@@ -70,12 +70,6 @@ impl Checker<'_> {
                 ));
             }
         }
-        if db.is_some() && proxy.is_none() && proxy_server.is_none() {
-            return Err(self.fault(
-                "db_service.enabled",
-                "needs teleport.proxy_server, or a proxy_service beside it: databases are reached through proxies",
-            ));
-        }
         let diag_addr = match global.diag_addr.filter(|addr| !addr.is_empty()) {
             Some(addr) => Some(self.listen("teleport.diag_addr", Some(addr), 3000)?),
             None => None,

@@ -4,8 +4,8 @@ use super::{CertRefusal, TlsVerifier};
 use crate::subject::{self, Subject};
 use crate::testing::{Cluster, HOUR, cluster, host_tls, now, tls_identity};
 use crate::{
-    CaKind, CertAuthority, DatabaseRoute, DbClientSpec, DbServerSpec, PkiError, TlsIdentity, TlsKey,
-    USAGE_DATABASE,
+    CaKind, CertAuthority, DatabaseRoute, DbClientSpec, DbServerSpec, PkiError, TlsIdentity,
+    TlsKey, USAGE_DATABASE,
 };
 use shared_types::SystemRole;
 

@@ -31,6 +31,14 @@ pub(crate) struct Ending {
     pub(crate) reason: String,
 }
 
+impl Ending {
+    /// A recording that is not there, for this reason.
+    pub(crate) fn failed(at: DateTime<Utc>, reason: &str) -> Self {
+        let reason = reason.chars().take(LONGEST_REASON).collect();
+        Self { state: RecordingState::Failed, at, until: None, reason }
+    }
+}
+
 impl AuthService {
     /// Keeps how a recording that was stored ended.
     pub(crate) async fn keep_ending(&self, session: &SessionId, arrived: &Arrived) -> Result<()> {
@@ -56,12 +64,10 @@ impl AuthService {
         if stored.is_some_and(|stored| stored.state != RecordingState::Failed) {
             return Ok(());
         }
-        let reason = failed.reason.chars().take(LONGEST_REASON).collect();
-        let ending = Ending { state: RecordingState::Failed, at: self.now(), until: None, reason };
-        self.put_ending(&session, &ending).await
+        self.put_ending(&session, &Ending::failed(self.now(), &failed.reason)).await
     }
 
-    async fn put_ending(&self, session: &SessionId, ending: &Ending) -> Result<()> {
+    pub(crate) async fn put_ending(&self, session: &SessionId, ending: &Ending) -> Result<()> {
         let key = state::key("endings", &session.to_string())?;
         let put = state::put(key, ending, None, Condition::Any)?;
         self.store().write(vec![put]).await.map_err(AuthError::at("store state of recording"))?;

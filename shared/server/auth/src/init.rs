@@ -25,6 +25,7 @@ use crate::service::{
 };
 use crate::sessions::Awake;
 use crate::state::{self, Store};
+use crate::unfinished;
 
 /// Who set a configuration.
 pub(crate) const ORIGIN: &str = "teleport.dev/origin";
@@ -125,6 +126,7 @@ impl AuthService {
             .await
             .map_err(|error| PasswordError::Hash(error.to_string()))??;
         let nodes = store.resources(ResourceKind::Node).await.map_err(OpenError::State)?;
+        let unfinished = unfinished::stored(&store, now).await.map_err(OpenError::State)?;
         let served = served(&store).await.map_err(OpenError::State)?;
         let service = Arc::new(Self {
             settings,
@@ -148,8 +150,10 @@ impl AuthService {
             turns: Default::default(),
             limiter: anonymous_limiter(),
             sessions: Default::default(),
+            uploading: Default::default(),
             presence: Presence::new(nodes, served, now),
-            visits: crate::visits::Visits::default(),
+            visits: Default::default(),
+            unfinished,
             joins: tokio::sync::Mutex::default(),
             awake: Awake::new(now),
             readers: tokio::sync::Semaphore::new(READERS),

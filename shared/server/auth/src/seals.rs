@@ -21,9 +21,9 @@ use tokio_util::io::SyncIoBridge;
 use crate::caller::Caller;
 use crate::certs::{sign_error, ssh_key};
 use crate::error::{AuthError, Result};
+use crate::made_up::synthesise;
 use crate::service::AuthService;
 use crate::state;
-use crate::uploads::synthesise;
 
 /// Life of a recorder's certificate; the recorder renews it every day.
 const RECORDER_LIFE: Duration = Duration::from_secs(72 * 3600);

@@ -114,8 +114,10 @@ pub struct AuthService {
     pub(crate) turns: Turns,
     pub(crate) limiter: Limiter,
     pub(crate) sessions: Sessions,
+    pub(crate) uploading: crate::uploads::Uploading,
     pub(crate) presence: Presence,
     pub(crate) visits: crate::visits::Visits,
+    pub(crate) unfinished: crate::unfinished::Unfinished,
     /// One host at a time asks for its names.
     pub(crate) joins: tokio::sync::Mutex<()>,
     /// Since when proxies could say that their sessions run.
@@ -174,6 +176,7 @@ impl AuthService {
 
     /// Makes events durable. What was decided is not told before this.
     pub(crate) async fn record(&self, events: Vec<AuditEvent>) -> Result<()> {
+        self.note_sessions(&events).await?;
         self.audit.append(events).await.map_err(|error| match error {
             AuditError::Slow => AuthError::unavailable("the audit log is busy"),
             other => AuthError::internal("write audit log", other),

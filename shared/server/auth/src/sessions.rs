@@ -6,7 +6,6 @@
 //! the life of a tracker after the start, and after a time in which this service did not run, every session counts as
 //! running, so that its proxy can say that it does.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use shared_types::{HostId, SessionId};
 
 use crate::caller::Caller;
 use crate::error::{AuthError, Result};
+use crate::remembered::Remembered;
 use crate::service::AuthService;
 
 /// Most sessions remembered.
@@ -26,13 +26,12 @@ const RENEWALS: u32 = 4;
 const RENEW_WITHIN: Duration = Duration::from_secs(60);
 
 /// What is known of sessions.
-#[derive(Default)]
-pub(crate) struct Sessions(Mutex<Known>);
+pub(crate) struct Sessions(Mutex<Remembered<SessionId, Tracked>>);
 
-#[derive(Default)]
-struct Known {
-    sessions: HashMap<SessionId, Tracked>,
-    order: VecDeque<SessionId>,
+impl Default for Sessions {
+    fn default() -> Self {
+        Self(Mutex::new(Remembered::new(MOST)))
+    }
 }
 
 struct Tracked {
@@ -54,22 +53,16 @@ impl Sessions {
 
     fn with(&self, session: SessionId, host: HostId, change: impl FnOnce(&mut Tracked)) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tracked) = known.sessions.get_mut(&session) {
+        if let Some(tracked) = known.get_mut(&session) {
             let own = tracked.owner == host;
             if own {
                 change(tracked);
             }
             return own;
         }
-        if known.order.len() >= MOST
-            && let Some(oldest) = known.order.pop_front()
-        {
-            known.sessions.remove(&oldest);
-        }
         let mut tracked = Tracked { owner: host, renewed: None };
         change(&mut tracked);
-        known.sessions.insert(session, tracked);
-        known.order.push_back(session);
+        known.insert(session, tracked);
         true
     }
 
@@ -77,7 +70,6 @@ impl Sessions {
     pub(crate) fn is_live(&self, session: &SessionId, since: DateTime<Utc>) -> bool {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known
-            .sessions
             .get(session)
             .and_then(|tracked| tracked.renewed)
             .is_some_and(|renewed| renewed > since)
@@ -150,7 +142,7 @@ mod tests {
             assert!(sessions.claim(SessionId::random(), other));
         }
         let known = sessions.0.lock().unwrap();
-        assert_eq!((known.sessions.len(), known.order.len()), (MOST, MOST));
+        assert_eq!(known.len(), MOST);
     }
 
     #[test]

@@ -19,7 +19,6 @@ impl AuthService {
             Ok(removed) => tracing::debug!(removed, "expired state removed"),
             Err(error) => tracing::warn!(%error, "could not remove expired state"),
         }
-        self.keep_visits().await;
     }
 
     /// Completes the recordings that nobody finishes: their proxy was not heard of for the life of a session tracker.
@@ -33,6 +32,7 @@ impl AuthService {
                 return;
             }
         };
+        let uploading = uploads.iter().map(|upload| upload.session).collect();
         for upload in uploads {
             match self.finish_forgotten(&upload).await {
                 Ok(false) => {}
@@ -42,6 +42,8 @@ impl AuthService {
                 }
             }
         }
+        self.end_unfinished(&uploading).await;
+        self.keep_visits().await;
     }
 
     async fn finish_forgotten(&self, upload: &Upload) -> Result<bool> {

@@ -3,16 +3,12 @@
 //! Every step may be repeated. A recording is complete when all its parts are here and on disk; the event
 //! that says so has an id that follows from the upload's, so that it is there once.
 
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use server_core::stable_uid;
 use server_store::{BackendError, Completed, Condition, RecordingError, UploadId};
 use shared_api::{CompleteUpload, limits};
-use shared_events::{
-    AuditEvent, DatabaseSessionEnd, DatabaseSessionStart, Metadata, SessionEnd, SessionMetadata,
-    SessionStart,
-};
-use shared_recording::Decoder;
 use shared_types::{HostId, SessionId};
 use uuid::Uuid;
 
@@ -20,15 +16,31 @@ use crate::caller::Caller;
 use crate::error::{AuthError, Result};
 use crate::events;
 use crate::recordings::store_fault;
+use crate::remembered::Remembered;
 use crate::service::AuthService;
 use crate::state;
 
 /// How long it is known whose an upload is.
 const REMEMBERED_DAYS: i64 = 90;
-/// Most names of participants in an end that is made here.
-const MOST_PARTICIPANTS: usize = 100;
+/// Most uploads of which the owner is known without asking the store.
+const MOST_UPLOADING: usize = 10_000;
 /// Most parts of a recording.
 const MAX_PARTS: u64 = 1_000_000;
+
+/// Whose the latest uploads are: streamed recordings come in very many parts.
+pub(crate) struct Uploading(Mutex<Remembered<Uuid, HostId>>);
+
+impl Default for Uploading {
+    fn default() -> Self {
+        Self(Mutex::new(Remembered::new(MOST_UPLOADING)))
+    }
+}
+
+impl Uploading {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Remembered<Uuid, HostId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl AuthService {
     /// Stores one part; on disk when this returns.
@@ -127,6 +139,9 @@ impl AuthService {
 
     /// The host that began an upload, as far as that is remembered.
     async fn upload_owner(&self, upload: Uuid) -> Result<Option<HostId>> {
+        if let Some(owner) = self.uploading.lock().get(&upload) {
+            return Ok(Some(*owner));
+        }
         let key = state::key("uploads", &upload.to_string())?;
         Ok(self.store().read::<HostId>(&key).await?.map(|owner| owner.value))
     }
@@ -154,6 +169,7 @@ impl AuthService {
                 }
             }
         };
+        self.uploading.lock().insert(upload, owner);
         if owner == host { Ok(()) } else { Err(AuthError::not_found("no such upload")) }
     }
 }
@@ -167,116 +183,4 @@ fn upload_error(error: RecordingError) -> AuthError {
         | RecordingError::BadPart { .. } => AuthError::bad_request(error.to_string()),
         other => AuthError::internal("store recording", other),
     }
-}
-
-/// Who made an end up, and why.
-const MADE_UP: &str = "made up by the auth service: the recorder did not end the recording";
-
-/// Reads the recording and answers with its end event, or with one made out of its beginning. A recording says what
-/// its recorder wrote: it tells of this session in this cluster, or it counts for nothing.
-pub(crate) fn synthesise<R: std::io::Read>(
-    decoder: &mut Decoder<R>,
-    session: SessionId,
-    cluster: &str,
-) -> Option<AuditEvent> {
-    let sid = session.to_string();
-    let mut beginning: Option<AuditEvent> = None;
-    let mut participants: Vec<String> = Vec::new();
-    let mut last: Option<DateTime<Utc>> = None;
-    let mut index = 0;
-    // An error is the place where the recorder died; what is before it counts.
-    while let Ok(Some(mut event)) = decoder.next_event() {
-        last = event.metadata().time.get().or(last);
-        index = event.metadata().index;
-        let here = is_of(&event, &sid, cluster);
-        match &event {
-            end if here && end.ends_recording() => {
-                let kind = event.kind();
-                let metadata = event.metadata_mut();
-                kind.clone_into(&mut metadata.event);
-                if uuid::Uuid::try_parse(&metadata.uid).is_err() {
-                    metadata.uid = stable_uid(kind, session.uuid().as_bytes());
-                }
-                return Some(event);
-            }
-            AuditEvent::SessionStart(start) if here => {
-                participants.push(start.user.user.clone());
-                beginning = Some(event);
-            }
-            AuditEvent::DatabaseSessionStart(start) if here => {
-                participants.push(start.user.user.clone());
-                beginning = Some(event);
-            }
-            AuditEvent::SessionJoin(join)
-                if participants.len() < MOST_PARTICIPANTS
-                    && !participants.contains(&join.user.user) =>
-            {
-                participants.push(join.user.user.clone());
-            }
-            _ => {}
-        }
-    }
-    let mut end = match beginning? {
-        AuditEvent::SessionStart(start) => end_of_session(start, participants, last),
-        AuditEvent::DatabaseSessionStart(start) => end_of_database(start, participants, last),
-        _ => return None,
-    };
-    let uid = stable_uid(end.kind(), session.uuid().as_bytes());
-    *end.metadata_mut() = Metadata {
-        index: index.saturating_add(1),
-        uid,
-        time: last.into(),
-        cluster_name: cluster.to_owned(),
-        ..Metadata::default()
-    };
-    Some(end)
-}
-
-/// Whether an event tells of this session in this cluster.
-fn is_of(event: &AuditEvent, sid: &str, cluster: &str) -> bool {
-    let named = event.metadata().cluster_name.as_str();
-    (named.is_empty() || named == cluster)
-        && event.part::<SessionMetadata>().is_some_and(|session| session.sid == sid)
-}
-
-fn end_of_session(
-    start: SessionStart,
-    participants: Vec<String>,
-    last: Option<DateTime<Utc>>,
-) -> AuditEvent {
-    let end = SessionEnd {
-        interactive: !start.size.is_empty(),
-        participants,
-        session_start: start.metadata.time,
-        session_stop: last.into(),
-        user: start.user,
-        session: start.session,
-        connection: start.connection,
-        server: start.server,
-        initial_command: start.initial_command,
-        session_recording: start.session_recording,
-        recovered: MADE_UP.to_owned(),
-        ..SessionEnd::default()
-    };
-    end.into()
-}
-
-fn end_of_database(
-    start: DatabaseSessionStart,
-    participants: Vec<String>,
-    last: Option<DateTime<Utc>>,
-) -> AuditEvent {
-    let end = DatabaseSessionEnd {
-        participants,
-        session_start: start.metadata.time,
-        session_stop: last.into(),
-        user: start.user,
-        session: start.session,
-        database: start.database,
-        connection: start.connection,
-        session_recording: start.session_recording,
-        recovered: MADE_UP.to_owned(),
-        ..DatabaseSessionEnd::default()
-    };
-    end.into()
 }

@@ -253,11 +253,6 @@ fn choose_roles(config: &mut TeleportConfig, roles: &[Role]) -> Result<(), CliEr
     if !roles.contains(&Role::Db) {
         config.db = None;
     }
-    if config.db.is_some() && config.proxy.is_none() && config.proxy_server.is_none() {
-        return Err(CliError::usage(
-            "a database service needs --proxy-server, or a proxy beside it: databases are reached through proxies",
-        ));
-    }
     if config.auth.is_none() && config.auth_servers.is_empty() {
         if config.proxy.is_some() {
             return Err(CliError::usage(
@@ -355,8 +350,7 @@ mod tests {
         assert!(db(&format!("--protocol=mysql {join}")).is_err(), "of which database?");
         let config = from_flags(&flags(&format!("--roles=db {join}"))).unwrap();
         assert!(config.db.is_some() && config.ssh.is_none());
-        let by_auth = from_flags(&flags("--roles=db --token=t --auth-server=a.example.test"));
-        assert!(by_auth.is_err(), "nobody would reach it");
+        assert!(from_flags(&flags("--roles=db")).is_err(), "nowhere to join");
     }
 
     #[test]

@@ -455,14 +455,14 @@ pub struct DatabaseServerSpec {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub addr: String,
     /// Whether it is reached through the tunnel it holds to the proxies.
-    #[serde(
-        default,
-        deserialize_with = "flex::bool",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(default, deserialize_with = "flex::bool", skip_serializing_if = "std::ops::Not::not")]
     pub use_tunnel: bool,
     /// The proxies it holds tunnels to.
-    #[serde(default, deserialize_with = "flex::null_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "flex::null_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub proxy_ids: Vec<HostId>,
     /// The database.
     pub database: Database,
@@ -537,7 +537,8 @@ mod tests {
     use crate::Resource;
 
     fn read(spec: serde_json::Value) -> Result<Database, String> {
-        let document = json!({"kind": "db", "version": "v3", "metadata": {"name": "pg"}, "spec": spec});
+        let document =
+            json!({"kind": "db", "version": "v3", "metadata": {"name": "pg"}, "spec": spec});
         serde_json::from_value(document).map_err(|error| error.to_string())
     }
 
@@ -597,15 +598,36 @@ mod tests {
                 json!({"protocol": "mongodb", "uri": "a:1"}),
                 "database protocol \"mongodb\" is not supported yet; supported are postgres, cockroachdb, mysql, redis, dynamodb",
             ),
-            (json!({"protocol": "mysql", "uri": "a:0"}), "spec.uri: expected HOST:PORT, such as db.example.com:3306"),
-            (json!({"protocol": "mysql", "uri": "a", "gcp": {"project_id": "x"}}), "spec.gcp: is not supported yet"),
-            (json!({"protocol": "mysql", "uri": "a", "admin_user": {"name": "x"}}), "spec.admin_user: is not supported yet"),
+            (
+                json!({"protocol": "mysql", "uri": "a:0"}),
+                "spec.uri: expected HOST:PORT, such as db.example.com:3306",
+            ),
+            (
+                json!({"protocol": "mysql", "uri": "a", "gcp": {"project_id": "x"}}),
+                "spec.gcp: is not supported yet",
+            ),
+            (
+                json!({"protocol": "mysql", "uri": "a", "admin_user": {"name": "x"}}),
+                "spec.admin_user: is not supported yet",
+            ),
             (json!({"protocol": "mysql", "uri": "a", "ad": "x"}), "spec.ad: is not supported yet"),
-            (json!({"protocol": "mysql", "uri": "a", "aws": {"redshift": {}}}), "unknown field `redshift`"),
-            (json!({"protocol": "mysql", "uri": "a", "tls": {"mode": "off"}}), "unknown variant `off`"),
+            (
+                json!({"protocol": "mysql", "uri": "a", "aws": {"redshift": {}}}),
+                "unknown field `redshift`",
+            ),
+            (
+                json!({"protocol": "mysql", "uri": "a", "tls": {"mode": "off"}}),
+                "unknown variant `off`",
+            ),
             (json!({"protocol": "mysql", "uri": "a", "tls": {"ca_cert": "x"}}), "spec.tls.ca_cert"),
-            (json!({"protocol": "mysql", "uri": "a", "tls": {"server_name": "a b"}}), "spec.tls.server_name"),
-            (json!({"protocol": "mysql", "uri": "a", "mysql": {"server_version": "8\n"}}), "spec.mysql.server_version"),
+            (
+                json!({"protocol": "mysql", "uri": "a", "tls": {"server_name": "a b"}}),
+                "spec.tls.server_name",
+            ),
+            (
+                json!({"protocol": "mysql", "uri": "a", "mysql": {"server_version": "8\n"}}),
+                "spec.mysql.server_version",
+            ),
             (json!({"protocol": "mysql", "uri": "a", "frob": 1}), "unknown field `frob`"),
         ] {
             let error = read(spec.clone()).unwrap_err();

@@ -118,17 +118,18 @@ impl Login {
 
     /// The payload that asks for TLS before this login.
     pub fn ssl_request(&self) -> Vec<u8> {
-        self.head(self.capabilities | ALWAYS)
+        self.head(self.told())
+    }
+
+    /// What is told of the client, the same before TLS and in it: servers go by what they were told first.
+    fn told(&self) -> u64 {
+        let capabilities = self.capabilities | ALWAYS;
+        if self.database.is_empty() { capabilities & !CONNECT_WITH_DB } else { capabilities | CONNECT_WITH_DB }
     }
 
     /// The payload of the handshake response, inside TLS.
     pub fn payload(&self) -> Vec<u8> {
-        let mut capabilities = self.capabilities | ALWAYS;
-        if self.database.is_empty() {
-            capabilities &= !CONNECT_WITH_DB;
-        } else {
-            capabilities |= CONNECT_WITH_DB;
-        }
+        let capabilities = self.told();
         let mut out = self.head(capabilities);
         put_zero_ended(&mut out, &self.user);
         if capabilities & PLUGIN_AUTH_LENENC != 0 {
@@ -214,6 +215,17 @@ mod tests {
         let read = Login::parse(&login.payload()).unwrap();
         assert_eq!(read.database, "");
         assert_eq!(read.capabilities & CONNECT_WITH_DB, 0);
+    }
+
+    /// MariaDB reads the login by what it was told before TLS.
+    #[test]
+    fn the_same_is_told_before_tls_and_in_it() {
+        for database in ["", "shop"] {
+            for capabilities in [login().capabilities | CONNECT_WITH_DB, login().capabilities & !CONNECT_WITH_DB] {
+                let login = Login { database: database.to_owned(), capabilities, ..login() };
+                assert_eq!(login.ssl_request()[..4], login.payload()[..4], "{database:?}");
+            }
+        }
     }
 
     #[test]

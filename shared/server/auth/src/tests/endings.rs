@@ -164,3 +164,55 @@ async fn each_recording_has_one_state() {
     assert_eq!(bed.listed(Some(RecordingState::Failed)).await[0]["recording_reason"], "no");
     assert_eq!(bed.listed(None).await.len(), 3);
 }
+
+impl Bed {
+    /// Ends that were made up for a session, and failures told of its recording.
+    async fn told_of(&self, sid: SessionId) -> (usize, usize) {
+        let from = chrono::DateTime::UNIX_EPOCH;
+        let to = chrono::DateTime::<chrono::Utc>::MAX_UTC;
+        let kinds = ["session.end", "session.recording.failed"];
+        let found = self.service.audit.search(from, to, &kinds, 100).await.unwrap();
+        let of_session = |event: &&AuditEvent| {
+            event.part::<SessionMetadata>().is_some_and(|session| session.sid == sid.to_string())
+        };
+        let found: Vec<_> = found.iter().filter(of_session).collect();
+        let ends = |event: &&&AuditEvent| matches!(event, AuditEvent::SessionEnd(end) if !end.recovered.is_empty());
+        let failed = |event: &&&AuditEvent| matches!(event, AuditEvent::SessionRecordingFailed(_));
+        (found.iter().filter(ends).count(), found.iter().filter(failed).count())
+    }
+}
+
+#[tokio::test]
+async fn a_session_of_which_nothing_came_gets_an_end_when_nothing_more_can_come() {
+    let bed = Bed::new().await;
+    let proxy = bed.system(SystemRole::Proxy);
+    let (streamed, kept, ended) = (SessionId::random(), SessionId::random(), SessionId::random());
+    let mut on_disk = start(kept);
+    if let AuditEvent::SessionStart(start) = &mut on_disk {
+        start.session_recording = "proxy".to_owned();
+    }
+    let end = shared_events::SessionEnd {
+        session: SessionMetadata { sid: ended.to_string(), ..SessionMetadata::default() },
+        server: ServerMetadata {
+            server_id: super::host().to_string(),
+            ..ServerMetadata::default()
+        },
+        ..shared_events::SessionEnd::default()
+    };
+    let events = vec![start(streamed), on_disk, start(ended), end.into()];
+    bed.service.emit(&proxy, events).await.unwrap();
+    for _ in 0..10 {
+        bed.pass(10 * MINUTE).await;
+        bed.service.renew_sessions(&proxy, &[streamed, kept]).unwrap();
+    }
+    bed.pass(25 * MINUTE).await;
+    assert_eq!(bed.told_of(streamed).await, (0, 0), "its host was heard of lately");
+    bed.pass(15 * MINUTE).await;
+    assert_eq!(bed.told_of(streamed).await, (1, 1));
+    assert_eq!(bed.listed(Some(RecordingState::Failed)).await.len(), 1);
+    assert_eq!(bed.told_of(kept).await, (0, 0), "its recording may be on the disk of its host");
+    bed.pass(25 * 60 * MINUTE).await;
+    assert_eq!(bed.told_of(kept).await, (1, 1));
+    assert_eq!(bed.told_of(streamed).await, (1, 1), "once");
+    assert_eq!(bed.told_of(ended).await, (0, 0));
+}

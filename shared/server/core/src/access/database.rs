@@ -237,7 +237,9 @@ mod tests {
             assert_eq!(event.status.error, expected);
             let typed = expected.starts_with("no role allows");
             assert_eq!(err.peer_text().contains("Confirm database user and name"), typed);
-            assert!(!err.peer_text().contains("gone") && !err.peer_text().contains("another cluster"));
+            assert!(
+                !err.peer_text().contains("gone") && !err.peer_text().contains("another cluster")
+            );
         }
     }
 

@@ -44,7 +44,9 @@ pub enum PreambleError {
     #[error("what the proxy says of a connection is {0} bytes long, at most {LONGEST} are taken")]
     TooLong(u64),
     /// It is of another form.
-    #[error("what the proxy says of a connection is of form {0}, known is {FORM}; run the same version everywhere")]
+    #[error(
+        "what the proxy says of a connection is of form {0}, known is {FORM}; run the same version everywhere"
+    )]
     Form(u8),
     /// It breaks its own form; which part.
     #[error("what the proxy says of a connection is malformed at its {0}")]

@@ -49,8 +49,7 @@ impl NewRecording<'_> {
         };
         let header =
             Header { cluster: self.cluster, session: self.session, recorder: self.recorder };
-        let recorder =
-            SessionRecorder::new(header, limits(), None).signed(Arc::clone(self.signer));
+        let recorder = SessionRecorder::new(header, limits(), None).signed(Arc::clone(self.signer));
         let settings = RecorderSettings {
             bucket: self.bucket,
             on_trouble: if self.strict { OnTrouble::End } else { OnTrouble::LeaveGap },
