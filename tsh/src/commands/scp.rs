@@ -11,9 +11,10 @@ mod remote;
 mod tests;
 mod upload;
 
-use shared_cli::{CliError, ExitCode};
+use shared_cli::{CliError, ExitCode, Progress};
 use shared_ssh::agent::hide_process;
 use shared_ssh::client::printable;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use self::place::{Direction, Plan};
 use super::ssh::connect::{self, Wishes};
@@ -91,6 +92,31 @@ pub async fn run(ctx: &Ctx, args: ScpArgs) -> Result<ExitCode, CliError> {
     Ok(if report.failed { ExitCode::Failed } else { ExitCode::Done })
 }
 
+/// Copies to the end; answers with how many bytes.
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    progress: Option<Progress>,
+) -> std::io::Result<u64> {
+    let (mut buffer, mut copied) = (vec![0; CHUNK], 0_u64);
+    let result = loop {
+        let length = match from.read(&mut buffer).await {
+            Ok(0) => break to.flush().await,
+            Ok(length) => length,
+            Err(error) => break Err(error),
+        };
+        if let Err(error) = to.write_all(buffer.get(..length).unwrap_or_default()).await {
+            break Err(error);
+        }
+        copied += length as u64;
+        if let Some(progress) = &progress {
+            progress.add(length as u64);
+        }
+    };
+    progress.into_iter().for_each(Progress::finish);
+    result.map(|()| copied)
+}
+
 /// Tells what was copied and what was not.
 struct Report {
     quiet: bool,
@@ -98,6 +124,11 @@ struct Report {
 }
 
 impl Report {
+    /// A file is on its way: the bar it has while it is, and on a terminal only.
+    fn begins(&self, name: &str, total: Option<u64>) -> Option<Progress> {
+        (!self.quiet).then(|| Progress::bytes(&printable(name), total))
+    }
+
     /// A file is there.
     fn copied(&self, name: &str, bytes: u64) {
         if !self.quiet {

@@ -5,10 +5,9 @@ use std::path::Path;
 use russh_sftp::client::SftpSession;
 use russh_sftp::client::fs::Metadata;
 use shared_cli::CliError;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::local::{self, Folder, Name};
-use super::place::{Plan, last_name};
+use super::place::{Plan, join, last_name};
 use super::{CHUNK, How, MAX_DEPTH, Report};
 
 /// Copies everything that was asked for.
@@ -129,13 +128,6 @@ async fn list(sftp: &SftpSession, path: &str) -> Result<Vec<String>, Failed> {
     Ok(names)
 }
 
-fn join(folder: &str, name: &str) -> String {
-    match folder.strip_suffix('/') {
-        Some(_) => format!("{folder}{name}"),
-        None => format!("{folder}/{name}"),
-    }
-}
-
 async fn file(
     sftp: &SftpSession,
     from: &str,
@@ -149,14 +141,8 @@ async fn file(
     let kept = file.try_clone()?;
     let mut local = tokio::fs::File::from_std(file);
     local.set_max_buf_size(CHUNK);
-    let (mut buffer, mut copied) = (vec![0; CHUNK], 0_u64);
-    loop {
-        let length = remote.read(&mut buffer).await?;
-        let Some(read) = buffer.get(..length).filter(|read| !read.is_empty()) else { break };
-        local.write_all(read).await?;
-        copied += length as u64;
-    }
-    local.flush().await?;
+    let progress = report.begins(name.as_str(), told.size);
+    let copied = super::copy(&mut remote, &mut local, progress).await?;
     remote.close().await?;
     if how.preserve {
         local::keep(&kept, told.permissions, told.mtime)?;

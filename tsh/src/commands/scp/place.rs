@@ -76,6 +76,14 @@ pub(super) fn last_name(path: &str) -> Option<&str> {
     (!matches!(name, "" | "." | "..")).then_some(name)
 }
 
+/// A name in a folder of the server.
+pub(super) fn join(folder: &str, name: &str) -> String {
+    match folder.strip_suffix('/') {
+        Some(_) => format!("{folder}{name}"),
+        None => format!("{folder}/{name}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

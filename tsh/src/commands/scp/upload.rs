@@ -7,9 +7,8 @@ use russh_sftp::client::SftpSession;
 use russh_sftp::client::fs::Metadata;
 use russh_sftp::protocol::OpenFlags;
 use shared_cli::CliError;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::place::{Plan, last_name};
+use super::place::{Plan, join, last_name};
 use super::{CHUNK, How, MAX_DEPTH, Report};
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -120,13 +119,6 @@ async fn begin(sftp: &SftpSession, from: &Path, to: &str) -> Result<Vec<PathBuf>
     Ok(paths)
 }
 
-fn join(folder: &str, name: &str) -> String {
-    match folder.strip_suffix('/') {
-        Some(_) => format!("{folder}{name}"),
-        None => format!("{folder}/{name}"),
-    }
-}
-
 async fn file(
     sftp: &SftpSession,
     from: &Path,
@@ -141,14 +133,8 @@ async fn file(
     let attributes = Metadata { permissions: Some(mode), ..Metadata::empty() };
     let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
     let mut remote = sftp.open_with_flags_and_attributes(to, flags, attributes).await?;
-    let (mut buffer, mut copied) = (vec![0; CHUNK], 0_u64);
-    loop {
-        let length = local.read(&mut buffer).await?;
-        let Some(read) = buffer.get(..length).filter(|read| !read.is_empty()) else { break };
-        remote.write_all(read).await?;
-        copied += length as u64;
-    }
-    remote.flush().await?;
+    let progress = report.begins(&from.display().to_string(), Some(told.len()));
+    let copied = super::copy(&mut local, &mut remote, progress).await?;
     if how.preserve {
         let time = |seconds: i64| u32::try_from(seconds).ok();
         let kept = Metadata {
