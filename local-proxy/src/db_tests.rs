@@ -24,10 +24,12 @@ fn cluster() -> ClusterName {
 struct World {
     authority: CertAuthority,
     proxy: SocketAddr,
-    seen: Arc<Mutex<Vec<(Vec<u8>, bool)>>>,
+    seen: Arc<Mutex<Seen>>,
     serving: JoinHandle<()>,
 }
 
+/// The ALPN name of each connection, and whether it showed a certificate.
+type Seen = Vec<(Vec<u8>, bool)>;
 type Keypair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn certificate(authority: &CertAuthority, role: SystemRole) -> Keypair {
@@ -49,13 +51,14 @@ impl World {
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = listener.local_addr().unwrap();
-        let seen: Arc<Mutex<Vec<_>>> = Arc::default();
+        let seen: Arc<Mutex<Seen>> = Arc::default();
         let kept = Arc::clone(&seen);
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (config, kept) = (Arc::clone(&config), Arc::clone(&kept));
                 tokio::spawn(async move {
-                    let Ok(stream) = tls::accept(config, stream, Duration::from_secs(10)).await else {
+                    let Ok(stream) = tls::accept(config, stream, Duration::from_secs(10)).await
+                    else {
                         return;
                     };
                     let session = stream.get_ref().1;
@@ -78,7 +81,10 @@ impl World {
     }
 
     /// A listener for Redis; where it is, and how to stop it.
-    fn listen(&self, keeper: Keeper) -> (SocketAddr, CancellationToken, JoinHandle<()>, Arc<Mutex<String>>) {
+    fn listen(
+        &self,
+        keeper: Keeper,
+    ) -> (SocketAddr, CancellationToken, JoinHandle<()>, Arc<Mutex<String>>) {
         let (listener, addr) = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let told = Arc::new(Mutex::new(String::new()));
         let sink = Arc::clone(&told);
@@ -135,7 +141,9 @@ async fn many_clients_are_carried_with_the_certificate() {
     let world = World::new(SystemRole::Proxy).await;
     let (addr, stop, task, _) = world.listen(never(world.credentials(Duration::from_secs(3600))));
     let clients: Vec<_> = (0..64_u8)
-        .map(|n| tokio::spawn(async move { ask(addr, &vec![n; 100_000]).await == vec![n; 100_000] }))
+        .map(|n| {
+            tokio::spawn(async move { ask(addr, &vec![n; 100_000]).await == vec![n; 100_000] })
+        })
         .collect();
     for client in clients {
         assert!(client.await.unwrap());
@@ -174,7 +182,8 @@ async fn the_listener_stays_while_nobody_is_logged_in() {
 #[tokio::test]
 async fn a_proxy_that_is_none_is_named_to_client_and_terminal() {
     let world = World::new(SystemRole::Node).await;
-    let (addr, _stop, _task, told) = world.listen(never(world.credentials(Duration::from_secs(60))));
+    let (addr, _stop, _task, told) =
+        world.listen(never(world.credentials(Duration::from_secs(60))));
     let text = String::from_utf8(ask(addr, b"PING\r\n").await).unwrap();
     assert!(text.starts_with('-') && text.contains("secure connection to the proxy"), "{text}");
     assert!(told.lock().unwrap().contains("secure connection to the proxy"));

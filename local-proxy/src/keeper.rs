@@ -132,7 +132,10 @@ mod tests {
         Credentials { tls, ends: Some(SystemTime::now() + Duration::from_secs(seconds)) }
     }
 
-    fn keeper(first: Credentials, answers: Vec<Result<Credentials, String>>) -> (Arc<Keeper>, Arc<AtomicUsize>) {
+    fn keeper(
+        first: Credentials,
+        answers: Vec<Result<Credentials, String>>,
+    ) -> (Arc<Keeper>, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let script = Script { asked: Arc::clone(&asked), answers: Mutex::new(answers) };
         (Arc::new(Keeper::new(first, Box::new(script))), asked)

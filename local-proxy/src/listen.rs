@@ -68,7 +68,8 @@ mod tests {
         assert!(listen_address(None, None, false).unwrap().is_none());
         let any = listen_address(Some(0), None, false).unwrap().unwrap();
         assert_eq!(any.to_string(), "127.0.0.1:0");
-        let given = |text: &str, anywhere| listen_address(None, Some(text.parse().unwrap()), anywhere);
+        let given =
+            |text: &str, anywhere| listen_address(None, Some(text.parse().unwrap()), anywhere);
         assert!(given("[::1]:22", false).is_ok());
         for open in ["0.0.0.0:22", "192.0.2.1:22", "[::]:22", "[::ffff:192.0.2.1]:22"] {
             assert!(matches!(given(open, false), Err(ListenError::NotLoopback(_))), "{open}");

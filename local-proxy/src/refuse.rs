@@ -121,7 +121,10 @@ mod tests {
     async fn postgres_after_requests_for_encryption() {
         let (mut program, task) = refused(DbProtocol::Postgres);
         for code in [GSSENC, SSL] {
-            program.write_all(&[&8_u32.to_be_bytes()[..], &code.to_be_bytes()].concat()).await.unwrap();
+            program
+                .write_all(&[&8_u32.to_be_bytes()[..], &code.to_be_bytes()].concat())
+                .await
+                .unwrap();
             assert_eq!(program.read_u8().await.unwrap(), b'N');
         }
         let start = b"user\0joe\0\0";

@@ -60,10 +60,16 @@ impl Pipe {
     }
 
     /// Takes what there is; true when something came, or the end.
-    fn fill<R: AsyncRead>(&mut self, cx: &mut Context<'_>, mut from: Pin<&mut R>) -> Result<bool, At> {
+    fn fill<R: AsyncRead>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut from: Pin<&mut R>,
+    ) -> Result<bool, At> {
         let before = self.end;
         while !self.ended {
-            let Some(room) = self.buf.get_mut(self.end..).filter(|room| !room.is_empty()) else { break };
+            let Some(room) = self.buf.get_mut(self.end..).filter(|room| !room.is_empty()) else {
+                break;
+            };
             let mut room = ReadBuf::new(room);
             match from.as_mut().poll_read(cx, &mut room) {
                 Poll::Ready(Ok(())) if room.filled().is_empty() => self.ended = true,
@@ -78,7 +84,11 @@ impl Pipe {
     }
 
     /// Passes on what it holds; true when something went.
-    fn drain<W: AsyncWrite>(&mut self, cx: &mut Context<'_>, mut to: Pin<&mut W>) -> Result<bool, At> {
+    fn drain<W: AsyncWrite>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut to: Pin<&mut W>,
+    ) -> Result<bool, At> {
         let before = self.carried;
         while let Some(held) = self.buf.get(self.start..self.end).filter(|held| !held.is_empty()) {
             match to.as_mut().poll_write(cx, held) {
@@ -138,7 +148,9 @@ where
         if !up_done {
             match up.poll(cx, Pin::new(&mut *client), Pin::new(&mut *upstream)) {
                 Poll::Ready(Ok(())) => up_done = true,
-                Poll::Ready(Err(At::Reading(error))) => return Poll::Ready(Some((Side::Client, error))),
+                Poll::Ready(Err(At::Reading(error))) => {
+                    return Poll::Ready(Some((Side::Client, error)));
+                }
                 // The proxy's side may have said why before it stopped listening: `down` tells.
                 Poll::Ready(Err(At::Writing(_))) => up_done = true,
                 Poll::Pending => {}

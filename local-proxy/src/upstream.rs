@@ -67,7 +67,10 @@ impl Upstream {
     }
 
     /// Connects.
-    pub async fn connect(&self, config: Arc<ClientConfig>) -> Result<UpstreamStream, UpstreamError> {
+    pub async fn connect(
+        &self,
+        config: Arc<ClientConfig>,
+    ) -> Result<UpstreamStream, UpstreamError> {
         let stream = BufReader::with_capacity(READ_AHEAD, dial(&self.addr, PATIENCE).await?);
         tls::connect(config, &self.server_name, stream, PATIENCE)
             .await

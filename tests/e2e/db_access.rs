@@ -387,3 +387,32 @@ fn a_certificate_for_a_database_opens_nothing_else() -> Result<()> {
     assert_eq!(refused.kind(), ErrorKind::Unauthenticated, "{refused}");
     Ok(())
 }
+
+#[test]
+fn an_agent_that_is_put_out_serves_nothing() -> Result<()> {
+    let scene = Scene::new("dba-out", DbAgent::Tunnel, &[("pg", "postgres")])?;
+    let tunnel = scene.tunnel("pg")?;
+    postgres(tunnel.port, "root", "shop", "28000", CONFIRM)?;
+    let listed = scene.stage.cluster.tctl_ok(["get", "db_servers", "--format=json"])?.text();
+    let listed: serde_json::Value = serde_json::from_str(&listed)?;
+    let host = listed[0]["spec"]["host_id"].as_str().context("no host id")?.to_owned();
+    let _removed = scene.stage.cluster.tctl_ok(["rm", &format!("db_server/{host}")])?;
+    // It is gone at once, and its tunnels with it; who asks reads the same as of what never was there.
+    until("the agent to go", 20, || {
+        postgres(tunnel.port, "app", "shop", "3D000", "does not exist or").is_ok().then_some(())
+    })?;
+    let listed = scene.stage.joe.run(["db", "ls"])?.ok().text();
+    assert!(!listed.contains("pg"), "{listed}");
+    let locks = scene.stage.cluster.tctl_ok(["get", "locks"])?.text();
+    assert!(locks.contains(&host), "{locks}");
+    // Nor does it come back with what it has, nor with the token under its id.
+    let mut again = scene.stage.start_agent("agent")?;
+    until("the agent to be refused", 30, || {
+        let log = again.log();
+        (!again.running() || log.contains("locked") || log.contains("lock targeting")).then_some(())
+    })?;
+    let listed = scene.stage.joe.run(["db", "ls"])?.ok().text();
+    assert!(!listed.contains("pg"), "{listed}");
+    assert_eq!(scene.ear.heard(), 0, "a database was asked");
+    Ok(())
+}

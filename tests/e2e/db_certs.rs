@@ -265,7 +265,8 @@ fn databases_are_resources_and_tokens_let_their_agents_in() -> Result<()> {
     let bench = Bench::new("db-resources")?;
     let document = |name: &str, uri: &str| {
         format!(
-            "kind: db\nversion: v3\nmetadata:\n  name: {name}\n  labels:\n    env: prod\nspec:\n  protocol: postgres\n  uri: {uri}\n"
+            "kind: db\nversion: v3\nmetadata:\n  name: {name}\n  labels:\n    env: prod\n\
+             spec:\n  protocol: postgres\n  uri: {uri}\n"
         )
     };
     let create = |text: &str, args: &[&str]| -> Result<Outcome> {

@@ -95,19 +95,27 @@ fn a_login_tells_other_programs_and_a_logout_takes_it_back() -> Result<()> {
         }
         Ok(())
     };
-    let _missing = shops.joe(&["db", "config", "shop"])?.fails(3, "please login into the database first");
-    let _unnamed = shops.joe(&["db", "login"])?.fails(2, "please specify a database service by name");
+    let _missing =
+        shops.joe(&["db", "config", "shop"])?.fails(3, "please login into the database first");
+    let _unnamed =
+        shops.joe(&["db", "login"])?.fails(2, "please specify a database service by name");
     let _nobody = shops.joe(&["db", "login", "shop"])?.fails(2, "--db-user");
     let _unknown = shops.joe(&["db", "login", "none"])?.fails(5, "not found");
     untouched()?;
 
     let said = shops.joe(&[&["db", "login", "sho"][..], &AS_ALICE].concat())?.ok().text();
-    ensure!(said.contains("Connection information for database \"shop\" has been saved."), "{said}");
+    ensure!(
+        said.contains("Connection information for database \"shop\" has been saved."),
+        "{said}"
+    );
     ensure!(said.contains("\n  tsh db connect shop\n"), "{said}");
     ensure!(said.contains("\n  tsh db config --format=cmd shop\n"), "{said}");
     let text = std::fs::read_to_string(&files[0].0)?;
     ensure!(text.starts_with(files[0].1) && text.contains("\n[example.test-shop]\n"), "{text}");
-    ensure!(text.contains("\nsslmode=verify-full\n") && text.contains("\ngssencmode=disable\n"), "{text}");
+    ensure!(
+        text.contains("\nsslmode=verify-full\n") && text.contains("\ngssencmode=disable\n"),
+        "{text}"
+    );
     let folder = home.folder.join(".tsh/keys/localhost/joe-db/example.test");
     for file in ["shop.crt", "shop.key"] {
         ensure!(mode(&folder.join(file))? == 0o600, "the mode of {file}");
@@ -120,8 +128,10 @@ fn a_login_tells_other_programs_and_a_logout_takes_it_back() -> Result<()> {
     let exports = shops.joe(&["db", "env", "shop"])?.ok().text();
     let mut by_env = shops.psql(home);
     for line in exports.lines() {
-        let (name, value) =
-            line.strip_prefix("export ").and_then(|line| line.split_once('=')).context("an export")?;
+        let (name, value) = line
+            .strip_prefix("export ")
+            .and_then(|line| line.split_once('='))
+            .context("an export")?;
         by_env.env(name, value);
     }
     assert_eq!(run(&mut by_env, "", 30)?.ok().text(), "alice\n");
@@ -132,6 +142,12 @@ fn a_login_tells_other_programs_and_a_logout_takes_it_back() -> Result<()> {
     let listed = shops.joe(&["db", "ls"])?.ok().text();
     ensure!(listed.contains("> shop (user: alice, db: postgres)"), "{listed}");
     ensure!(listed.lines().any(|line| line.starts_with("store ")), "{listed}");
+
+    // A shell completes what the listing showed, without asking the cluster.
+    let mut completed = shops.tsh(home);
+    completed.env("TSH_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "3").env("_CLAP_IFS", "\n");
+    completed.args(["--", "tsh", "db", "connect", "s"]);
+    assert_eq!(run(&mut completed, "", 10)?.ok().text(), "shop\nstore");
 
     let _out = shops.joe(&["db", "logout", "shop"])?.ok();
     untouched()?;
@@ -155,7 +171,8 @@ fn the_databases_own_client_runs_and_its_status_is_ours() -> Result<()> {
         tsh.args(["db", "connect", "shop"]).args(AS_ALICE).env("PGSSLMODE", "verify-full");
         run(&mut tsh, input, 60)
     };
-    let done = connect("\\pset tuples_only\nselect 'answer ' || 40 + 2, current_user;\n")?.ok().text();
+    let done =
+        connect("\\pset tuples_only\nselect 'answer ' || 40 + 2, current_user;\n")?.ok().text();
     ensure!(done.contains("answer 42 | alice"), "{done}");
     let failed = connect("\\set ON_ERROR_STOP on\nselect 1/0;\n")?;
     assert_eq!(failed.code, 3, "{}", failed.stderr);
@@ -168,10 +185,15 @@ fn the_databases_own_client_runs_and_its_status_is_ours() -> Result<()> {
 #[test]
 fn one_command_runs_in_several_databases() -> Result<()> {
     let Some(shops) = Shops::new("dbexec")? else { return Ok(()) };
-    let exec = |more: &[&str]| shops.joe(&[&["db", "exec", "--no-confirm"][..], &AS_ALICE, more].concat());
+    let exec =
+        |more: &[&str]| shops.joe(&[&["db", "exec", "--no-confirm"][..], &AS_ALICE, more].concat());
     let said = exec(&["--dbs=shop,store", "--parallel=2", "select 'row ' || 6 * 7"])?.ok().text();
     for name in ["shop", "store"] {
-        ensure!(said.lines().any(|line| line.starts_with(&format!("[{name}] ")) && line.contains("row 42")), "{said}");
+        ensure!(
+            said.lines()
+                .any(|line| line.starts_with(&format!("[{name}] ")) && line.contains("row 42")),
+            "{said}"
+        );
     }
     let out = shops.stage.scratch.path().join("out");
     let folder = format!("--output-dir={}", out.display());
@@ -285,7 +307,11 @@ fn a_login_that_ends_is_asked_for_in_place() -> Result<()> {
         }
         (outcome.code != 0).then_some(outcome)
     })?;
-    ensure!(refused.stderr.contains("enter your password in the terminal where tsh runs"), "{}", refused.stderr);
+    ensure!(
+        refused.stderr.contains("enter your password in the terminal where tsh runs"),
+        "{}",
+        refused.stderr
+    );
     at = terminal.expect("Enter password for user ann:", at)?;
     terminal.send("wrong\n")?;
     at = terminal.expect("Enter password for user ann:", at)?;

@@ -344,3 +344,23 @@ fn a_streamed_session_ends_when_nobody_takes_its_recording() -> Result<()> {
     shop.ended()?;
     Ok(())
 }
+
+#[test]
+fn a_lock_and_a_removed_database_end_sessions_with_words() -> Result<()> {
+    for (command, words) in [
+        (&["lock", "--user=joe", "--message=out of hours"][..], "out of hours"),
+        (&["rm", "db/shop"], "the database was removed or changed"),
+    ] {
+        let Some(shop) = Shop::with("dbf-lock", &DbOptions::default())? else { return Ok(()) };
+        let tunnel = shop.tunnel()?;
+        let mut psql = Psql::start(&tunnel)?;
+        ask(&mut psql, 0, 3)?;
+        let _ended = shop.stage.cluster.tctl_ok(command)?;
+        shop.left()?;
+        let said = psql.ends()?;
+        assert!(said.contains(words), "{said}");
+        let sid = shop.ended()?;
+        assert_eq!(shop.said(&sid, 3)?, asked(3));
+    }
+    Ok(())
+}

@@ -12,10 +12,7 @@ use server_core::db::Preamble;
 use shared_api::client::Confirm;
 use shared_api::{Client, ClientConfig, JoinRequest, Route, Secret, Timeouts, fetch_authorities};
 use shared_pki::{KeyPair, TlsKey};
-use shared_testkit::process::command;
-use shared_testkit::{
-    ClusterOptions, DbAgent, DbOptions, DbResource, DbStage, Guard, bin, memory, until,
-};
+use shared_testkit::{ClusterOptions, DbAgent, DbOptions, DbResource, DbStage, memory, until};
 use shared_transport::tunnel::{ConnType, DialRequest, Tunnel};
 use shared_transport::{Rewind, alpn, tls};
 use shared_types::{HostId, SystemRole};
@@ -332,7 +329,8 @@ fn a_host_that_is_no_proxy_is_not_believed_whatever_it_says() -> Result<()> {
     };
     let runtime = runtime()?;
     let impostor = runtime.block_on(Impostor::start(&stage, der))?;
-    let agent = start_agent(&stage, &impostor.address)?;
+    let join = format!("proxy_server: {}", impostor.address);
+    let agent = crate::db_ways::agent(&stage, "misled", &join)?;
     // It has joined: the way to the auth service leads through the impostor, who cannot read it.
     until("the agent to turn away", 60, || {
         let wanted = impostor.wanted.load(Ordering::SeqCst) > 0;
@@ -346,23 +344,4 @@ fn a_host_that_is_no_proxy_is_not_believed_whatever_it_says() -> Result<()> {
     .with_context(|| agent.log())?;
     ensure!(impostor.believed.load(Ordering::SeqCst) == 0, "an impostor was believed");
     Ok(())
-}
-
-/// An agent whose way to the cluster is `proxy`.
-fn start_agent(stage: &DbStage, proxy: &str) -> Result<Guard> {
-    let token = "agents-token-of-the-tests-7";
-    let _token =
-        stage.cluster.tctl_ok(["tokens", "add", "--type=db", &format!("--value={token}")])?;
-    let folder = stage.scratch.folder("misled")?;
-    let config = format!(
-        "version: v3\nteleport:\n  nodename: misled\n  data_dir: {}\n  proxy_server: {proxy}\n  auth_token: {token}\n  \
-         ca_pin: \"{}\"\nauth_service:\n  enabled: no\nproxy_service:\n  enabled: no\nssh_service:\n  enabled: no\n\
-         db_service:\n  enabled: yes\n  resources:\n  - labels:\n      '*': '*'\n",
-        folder.join("data").display(),
-        stage.cluster.ca_pin()?,
-    );
-    let config = stage.scratch.write("misled/teleport.yaml", config)?;
-    let mut daemon = command(bin("teleport"), &folder);
-    daemon.args(["start", "--config"]).arg(&config).env("RUST_LOG", "info");
-    Guard::start("misled", &mut daemon, &folder.join("log"))
 }

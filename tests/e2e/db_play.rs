@@ -180,7 +180,8 @@ fn a_mysql_session_plays() -> Result<()> {
     stage.serve(&DbResource { name: "books", protocol: "mysql", uri: mariadb.uri(), spec: "" })?;
     let tunnel = stage.tunnel("books", "alice", "")?;
     let script = "create database library;\nuse library;\ncreate table t (a int);\ninsert into t values (1), (2);\n\
-                  select * from missing;\nprepare s from 'select a from t where a > ?';\nset @a = 1;\nexecute s using @a;\n";
+                  select * from missing;\nprepare s from 'select a from t where a > ?';\nset @a = 1;\n\
+                  execute s using @a;\n";
     let said = run(tunnel.mariadb("mariadb").args(["--force", "--batch"]), script, 60)?;
     ensure!(said.stderr.contains("1146") && said.text().ends_with("a\n2\n"), "{said:?}");
     let sids = ended(&stage, "books", 1)?;

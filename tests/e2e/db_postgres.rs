@@ -29,8 +29,15 @@ impl Shop {
 
     fn with(name: &str, options: &DbOptions) -> Result<Option<Self>> {
         let stage = DbStage::with(name, options)?;
-        let Some(postgres) = Postgres::start(&stage.cluster, &["alice", "bob"])? else { return Ok(None) };
-        stage.serve(&DbResource { name: SHOP, protocol: "postgres", uri: postgres.uri(), spec: "" })?;
+        let Some(postgres) = Postgres::start(&stage.cluster, &["alice", "bob"])? else {
+            return Ok(None);
+        };
+        stage.serve(&DbResource {
+            name: SHOP,
+            protocol: "postgres",
+            uri: postgres.uri(),
+            spec: "",
+        })?;
         Ok(Some(Self { stage, postgres }))
     }
 
@@ -55,8 +62,10 @@ impl Shop {
     fn recorded(&self, sid: &str) -> Result<(Vec<String>, Vec<String>)> {
         self.stage.recording(sid)?;
         let played = self.stage.joe.run(["play", "--format=json", sid])?.ok().text();
-        let events: Vec<Value> =
-            serde_json::Deserializer::from_str(&played).into_iter().collect::<Result<_, _>>().with_context(|| played.clone())?;
+        let events: Vec<Value> = serde_json::Deserializer::from_str(&played)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .with_context(|| played.clone())?;
         let events = events.into_iter().flat_map(|value| match value {
             Value::Array(list) => list,
             one => vec![one],
@@ -66,7 +75,9 @@ impl Shop {
             let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
             match text("event").as_str() {
                 "db.session.result" => heard.push(match event["success"].as_bool() {
-                    Some(true) => event["affected_records"].as_u64().unwrap_or_default().to_string(),
+                    Some(true) => {
+                        event["affected_records"].as_u64().unwrap_or_default().to_string()
+                    }
                     _ => text("error"),
                 }),
                 kind => said.extend(line(kind, &event)),
@@ -81,7 +92,8 @@ impl Shop {
             "select event_data from events where event_type like 'db.session.%' and event_data like '%{sid}%'"
         );
         let rows = self.stage.cluster.query(&sql)?.into_iter().flatten();
-        let mut events: Vec<Value> = rows.map(|row| serde_json::from_str(&row)).collect::<Result<_, _>>()?;
+        let mut events: Vec<Value> =
+            rows.map(|row| serde_json::from_str(&row)).collect::<Result<_, _>>()?;
         events.sort_by_key(|event| event["ei"].as_i64());
         let kind = |event: &Value| event["event"].as_str().unwrap_or_default().to_owned();
         Ok(events.iter().filter_map(|event| line(&kind(event), event)).collect())
@@ -111,9 +123,16 @@ fn line(kind: &str, event: &Value) -> Option<String> {
     };
     Some(match kind {
         "db.session.query" => format!("query {}", text("db_query")),
-        "db.session.postgres.statements.parse" => format!("parse {}: {}", text("statement_name"), text("query")),
+        "db.session.postgres.statements.parse" => {
+            format!("parse {}: {}", text("statement_name"), text("query"))
+        }
         "db.session.postgres.statements.bind" => {
-            format!("bind {} to {}: {}", text("statement_name"), text("portal_name"), list("parameters"))
+            format!(
+                "bind {} to {}: {}",
+                text("statement_name"),
+                text("portal_name"),
+                list("parameters")
+            )
         }
         "db.session.postgres.statements.execute" => format!("execute {}", text("portal_name")),
         "db.session.postgres.statements.close" => {
@@ -137,8 +156,15 @@ fn what_psql_sends_is_told_of_in_order_in_every_mode() -> Result<()> {
                       commit;\nselect * from missing;\nselect count(*)\n  from t;\n";
         let mut psql = tunnel.postgres("psql");
         let outcome = run(psql.args(["-XqAt", "-f", "-"]), script, 60)?;
-        assert!(outcome.text().starts_with("alice|ä\n") && outcome.text().ends_with("2\n"), "{outcome:?}");
-        assert!(outcome.stderr.contains("relation \"missing\" does not exist"), "{}", outcome.stderr);
+        assert!(
+            outcome.text().starts_with("alice|ä\n") && outcome.text().ends_with("2\n"),
+            "{outcome:?}"
+        );
+        assert!(
+            outcome.stderr.contains("relation \"missing\" does not exist"),
+            "{}",
+            outcome.stderr
+        );
         let sid = shop.session()?;
         let wanted = [
             "query select current_user, 'ä' as a;",
@@ -155,7 +181,9 @@ fn what_psql_sends_is_told_of_in_order_in_every_mode() -> Result<()> {
         let (_, heard) = shop.recorded(&sid)?;
         let error = "ERROR: relation \"missing\" does not exist (SQLSTATE 42P01)";
         assert_eq!(heard, ["1", "0", "2", "0", "0", "1", "0", error, "1"]);
-        let sql = format!("select db_user || ' ' || db_name || ' ' || db_service from db_session_start where sid = '{sid}'");
+        let sql = format!(
+            "select db_user || ' ' || db_name || ' ' || db_service from db_session_start where sid = '{sid}'"
+        );
         assert_eq!(shop.stage.audited(&sql, |rows| !rows.is_empty())?, ["alice postgres shop"]);
     }
     Ok(())
@@ -166,10 +194,13 @@ fn tsh_db_connect_runs_psql_without_a_password() -> Result<()> {
     let Some(shop) = Shop::new("pg-connect")? else { return Ok(()) };
     let mut tsh = shop.stage.joe.tsh();
     tsh.args(["db", "connect", "--db-user=alice", "--db-name=postgres", SHOP]);
-    let outcome = run(&mut tsh, "\\pset format unaligned\nselect 'came in as ' || current_user;\n", 60)?.ok();
+    let outcome =
+        run(&mut tsh, "\\pset format unaligned\nselect 'came in as ' || current_user;\n", 60)?.ok();
     assert!(outcome.text().contains("came in as alice"), "{outcome:?}");
     let sid = shop.session()?;
-    assert!(shop.recorded(&sid)?.0.contains(&"query select 'came in as ' || current_user;".to_owned()));
+    assert!(
+        shop.recorded(&sid)?.0.contains(&"query select 'came in as ' || current_user;".to_owned())
+    );
     Ok(())
 }
 
@@ -225,7 +256,10 @@ pub(crate) fn imports(mut python: Command, module: &str) -> Result<bool> {
     if run(python.args(["-c", &format!("import {module}")]), "", 60)?.code == 0 {
         return Ok(true);
     }
-    ensure!(std::env::var_os("CI").is_none(), "{module} is not installed; cargo xtask test brings it");
+    ensure!(
+        std::env::var_os("CI").is_none(),
+        "{module} is not installed; cargo xtask test brings it"
+    );
     eprintln!("skipped: {module} is not installed; cargo xtask test brings it");
     Ok(false)
 }
@@ -241,17 +275,23 @@ fn sqlx_with_prepared_statements_is_told_of() -> Result<()> {
         for number in [20_i64, 22] {
             let query = sqlx::query("select $1 + 1, $2").bind(number).bind("text");
             let row = query.fetch_one(&mut connection).await?;
-            ensure!(row.try_get::<i64, _>(0)? == number + 1 && row.try_get::<&str, _>(1)? == "text");
+            ensure!(
+                row.try_get::<i64, _>(0)? == number + 1 && row.try_get::<&str, _>(1)? == "text"
+            );
         }
         connection.close().await?;
         Ok(())
     })?;
     let sid = shop.session()?;
     let (said, _) = shop.recorded(&sid)?;
-    let of = |text: &str| said.iter().filter(|line| line.contains(text)).cloned().collect::<Vec<_>>();
+    let of =
+        |text: &str| said.iter().filter(|line| line.contains(text)).cloned().collect::<Vec<_>>();
     assert_eq!(of("select $1 + 1, $2"), ["parse sqlx_s_1: select $1 + 1, $2"], "{said:?}");
     // Eight bytes of binary number, and the text, which sqlx also sends in binary form.
-    assert_eq!(of("bind"), ["bind sqlx_s_1 to : AAAAAAAAABQ=,dGV4dA==", "bind sqlx_s_1 to : AAAAAAAAABY=,dGV4dA=="]);
+    assert_eq!(
+        of("bind"),
+        ["bind sqlx_s_1 to : AAAAAAAAABQ=,dGV4dA==", "bind sqlx_s_1 to : AAAAAAAAABY=,dGV4dA=="]
+    );
     assert_eq!(of("execute").len(), 2);
     assert_eq!(said, shop.logged(&sid)?);
     Ok(())
@@ -264,7 +304,11 @@ fn jdbc_with_batches_and_a_cursor_is_told_of() -> Result<()> {
         return Ok(());
     }
     if !driver.is_file() {
-        ensure!(std::env::var_os("CI").is_none(), "no {}; cargo xtask test brings it", driver.display());
+        ensure!(
+            std::env::var_os("CI").is_none(),
+            "no {}; cargo xtask test brings it",
+            driver.display()
+        );
         eprintln!("skipped: no {}; cargo xtask test brings it", driver.display());
         return Ok(());
     }
@@ -272,12 +316,14 @@ fn jdbc_with_batches_and_a_cursor_is_told_of() -> Result<()> {
     let tunnel = shop.tunnel()?;
     let mut java = tunnel.postgres("java");
     java.arg("-cp").arg(&driver);
-    java.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/clients/Postgres.java")).arg(tunnel.port.to_string());
+    java.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/clients/Postgres.java"))
+        .arg(tunnel.port.to_string());
     let outcome = run(&mut java, "", 120)?.ok();
     assert_eq!(outcome.text(), "done\n", "{}", outcome.stderr);
     let sid = shop.session()?;
     let (said, _) = shop.recorded(&sid)?;
-    let inserts = said.iter().filter(|line| line.starts_with("bind") && line.contains("row ")).count();
+    let inserts =
+        said.iter().filter(|line| line.starts_with("bind") && line.contains("row ")).count();
     assert_eq!(inserts, 10, "{said:#?}");
     assert!(said.iter().any(|line| line.contains("select a, b from t where a > $1")), "{said:#?}");
     assert_eq!(said, shop.logged(&sid)?);
@@ -286,7 +332,12 @@ fn jdbc_with_batches_and_a_cursor_is_told_of() -> Result<()> {
 
 /// psql with `sql`, left running.
 fn running(tunnel: &DbTunnel, sql: &str) -> Result<Child> {
-    Ok(tunnel.psql(sql).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+    Ok(tunnel
+        .psql(sql)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?)
 }
 
 impl Shop {
@@ -298,21 +349,29 @@ impl Shop {
     }
 
     fn wait_active(&self, like: &str, count: &str) -> Result<()> {
-        until("the statement", 20, || self.active(like).is_ok_and(|have| have == count).then_some(()))
+        until("the statement", 20, || {
+            self.active(like).is_ok_and(|have| have == count).then_some(())
+        })
     }
 }
 
 #[test]
 fn a_cancel_request_reaches_the_right_backend() -> Result<()> {
     for agent in [DbAgent::SameProcess, DbAgent::Tunnel] {
-        let Some(shop) = Shop::with("pg-cancel", &DbOptions { agent, ..DbOptions::default() })? else { return Ok(()) };
+        let Some(shop) = Shop::with("pg-cancel", &DbOptions { agent, ..DbOptions::default() })?
+        else {
+            return Ok(());
+        };
         let tunnel = shop.tunnel()?;
         let mut other = running(&tunnel, "select 'other', pg_sleep(100)")?;
         let this = running(&tunnel, "select 'this', pg_sleep(100)")?;
         shop.wait_active("select ''other''", "1")?;
         shop.wait_active("select ''this''", "1")?;
         let begun = Instant::now();
-        rustix::process::kill_process(rustix::process::Pid::from_child(&this), rustix::process::Signal::INT)?;
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&this),
+            rustix::process::Signal::INT,
+        )?;
         let output = this.wait_with_output()?;
         assert!(begun.elapsed() < Duration::from_secs(20));
         let text = String::from_utf8_lossy(&output.stderr);
@@ -321,7 +380,9 @@ fn a_cancel_request_reaches_the_right_backend() -> Result<()> {
         // Like one that is killed behind a direct client, it would run on.
         other.kill()?;
         other.wait()?;
-        shop.postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'alice'")?;
+        shop.postgres.sql(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'alice'",
+        )?;
         assert_eq!(shop.ended(2)?.len(), 2, "a cancel request is no session");
     }
     Ok(())
@@ -338,7 +399,10 @@ fn copy_moves_everything_both_ways_and_is_one_statement() -> Result<()> {
     assert!(out.stdout == rows.as_bytes());
     let sids = shop.ended(3)?;
     let (said, heard) = shop.recorded(&sids[1])?;
-    assert_eq!((said, heard), (vec!["query copy t from stdin".to_owned()], vec!["500000".to_owned()]));
+    assert_eq!(
+        (said, heard),
+        (vec!["query copy t from stdin".to_owned()], vec!["500000".to_owned()])
+    );
     Ok(())
 }
 
@@ -346,11 +410,17 @@ fn copy_moves_everything_both_ways_and_is_one_statement() -> Result<()> {
 fn a_client_that_is_killed_ends_its_session_on_both_sides() -> Result<()> {
     let Some(shop) = Shop::new("pg-killed")? else { return Ok(()) };
     let tunnel = shop.tunnel()?;
-    let mut client = tunnel.postgres("psql").args(["-Xq"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let mut client = tunnel
+        .postgres("psql")
+        .args(["-Xq"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
     use std::io::Write as _;
     let mut stdin = client.stdin.take().context("stdin")?;
     stdin.write_all(b"select 'here';\n")?;
-    let here = || shop.postgres.sql("select count(*) from pg_stat_activity where usename = 'alice'");
+    let here =
+        || shop.postgres.sql("select count(*) from pg_stat_activity where usename = 'alice'");
     until("the session", 20, || here().is_ok_and(|count| count == "1").then_some(()))?;
     client.kill()?;
     client.wait()?;
@@ -364,13 +434,18 @@ fn a_statement_longer_than_a_record_is_named_as_cut() -> Result<()> {
     let Some(shop) = Shop::new("pg-long")? else { return Ok(()) };
     let tunnel = shop.tunnel()?;
     let long = format!("select length('{}');", "x".repeat(3_000_000));
-    let outcome = run(tunnel.postgres("psql").args(["-XqAt", "-f", "-"]), format!("{long}\n"), 60)?.ok();
+    let outcome =
+        run(tunnel.postgres("psql").args(["-XqAt", "-f", "-"]), format!("{long}\n"), 60)?.ok();
     assert_eq!(outcome.text(), "3000000\n");
     let sid = shop.session()?;
     let (said, _) = shop.recorded(&sid)?;
     let [said] = said.as_slice() else { anyhow::bail!("{}", said.len()) };
     let sum = run(&mut Command::new("sha256sum"), &long, 60)?.ok().text();
     let mark = format!("… [cut: {} bytes, sha256 {}]", long.len(), &sum[..64]);
-    assert!(said.starts_with("query select length('xxx") && said.ends_with(&mark), "{}", &said[said.len() - 120..]);
+    assert!(
+        said.starts_with("query select length('xxx") && said.ends_with(&mark),
+        "{}",
+        &said[said.len() - 120..]
+    );
     Ok(())
 }

@@ -180,6 +180,7 @@ fn an_acl_user_logs_in_with_a_password_that_nobody_keeps() -> Result<()> {
         &[
             // Of its own accord, for its hints.
             "refused: COMMAND DOCS",
+            "refused: COMMAND",
             "refused: GET k",
             "refused: ACL WHOAMI",
             "refused: AUTH default <redacted>",

@@ -332,7 +332,40 @@ fn file_copies() -> Result<()> {
     fuzz(shared_transfer::fuzz::transfer, &seeds)
 }
 
-/// The control: a promise that is broken is seen.
+#[test]
+fn postgres() -> Result<()> {
+    let message = |tag: u8, body: &[u8]| {
+        let length = u32::try_from(body.len() + 4).unwrap_or_default();
+        [&[tag][..], &length.to_be_bytes(), body].concat()
+    };
+    let said = [
+        message(b'Q', b"select 1, 'a text longer than what is kept of it'\0"),
+        message(b'P', b"s\0select $1\0\0\x01\0\0\0\x17"),
+        message(b'B', b"p\0s\0\0\x01\0\x01\0\x02\0\0\0\x02ab\xff\xff\xff\xff\0\0"),
+        message(b'E', b"p\0\0\0\0\0"),
+        message(b'd', &[7; 60]),
+        message(b'F', b"\0\0\x04\xd2\0\0\0\x01\0\0\0\x01a\0\0"),
+        message(b'C', b"Ss\0"),
+        message(b'X', b""),
+    ];
+    let heard = [
+        shared_wire::postgres::AUTHENTICATION_OK.to_vec(),
+        message(b'K', b"\0\0\0\x07abcd"),
+        message(b'Z', b"I"),
+        message(b'D', &[1; 60]),
+        message(b'C', b"SELECT 3\0"),
+        message(b'E', b"SERROR\0C42P01\0Mno such table\0\0"),
+    ];
+    let first = b"\0\0\0\x20\0\x03\0\0user\0joe\0database\0shop\0\0";
+    let seeds = [
+        shared_wire::postgres::SSL_REQUEST.to_vec(),
+        first.to_vec(),
+        [&[3][..], &said.concat()].concat(),
+        [&[5][..], &heard.concat()].concat(),
+    ];
+    fuzz(shared_wire::postgres::fuzz::postgres, &seeds)
+}
+
 #[test]
 fn redis() -> Result<()> {
     let said: [&[u8]; 5] = [
@@ -352,6 +385,7 @@ fn redis() -> Result<()> {
     fuzz(shared_wire::redis::fuzz::redis_replies, &heard.map(<[u8]>::to_vec))
 }
 
+/// The control: a promise that is broken is seen.
 #[test]
 fn a_target_that_panics_is_told() {
     let picky = |data: &[u8]| assert!(!data.contains(&0xff));

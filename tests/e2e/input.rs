@@ -174,7 +174,7 @@ fn flags_that_are_wrong() -> Result<()> {
         ("tsh", &["signup", "nonsense"], "no invitation URL"),
         ("tctl", &["users", "add", "x y", "--roles=access"], "may not contain ' '"),
         ("tctl", &["users", "add", "joe"], "--roles"),
-        ("tctl", &["tokens", "add", "--type=bogus"], "known: node, proxy"),
+        ("tctl", &["tokens", "add", "--type=bogus"], "known: node, db, proxy"),
         ("tctl", &["auth", "sign"], "--out"),
         ("teleport", &["start", "--roles=bogus"], "possible values"),
         ("teleport", &["start", "--bogus"], "--bogus"),

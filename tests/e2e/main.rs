@@ -16,6 +16,7 @@ mod db_play;
 mod db_postgres;
 mod db_redis;
 mod db_told;
+mod db_ways;
 mod faults;
 mod flow;
 mod forwarding;

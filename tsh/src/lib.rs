@@ -148,9 +148,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, CliErro
         Command::Proxy(args) => {
             wait_on(Builder::new_current_thread(), commands::proxy::run(&ctx, args))
         }
-        Command::Db(args) => {
-            wait_on(Builder::new_current_thread(), commands::db::run(&ctx, args))
-        }
+        Command::Db(args) => wait_on(Builder::new_current_thread(), commands::db::run(&ctx, args)),
         Command::Agent(args) => wait(commands::agent::run(&ctx, args)),
     }
 }

@@ -26,6 +26,7 @@ pub(crate) const TEST: &[Need] = &[
     need("sshd", "openssh-server"),
     need("ssh", "openssh-client"),
     need("curl", "curl"),
+    need("openssl", "openssl"),
     need("vim.tiny", "vim-tiny"),
     need("rsync", "rsync"),
     need("python3", "python3"),

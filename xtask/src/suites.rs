@@ -46,7 +46,8 @@ fn once(result: &Path, name: &str, bring: impl FnOnce() -> Result<()>) -> Result
 /// The SQL, its expected results and its library, of the version that is installed: from the source package, and
 /// compiled with that version's headers.
 fn postgres(suite: &Path) -> Result<()> {
-    let version = output(Command::new("dpkg-query").args(["-W", "-f=${Version}", "postgresql-15"]))?;
+    let version =
+        output(Command::new("dpkg-query").args(["-W", "-f=${Version}", "postgresql-15"]))?;
     let work = suite.with_extension("building");
     std::fs::create_dir_all(work.join("lists/partial"))?;
     std::fs::write(work.join("debian.list"), SOURCES)?;
@@ -63,16 +64,32 @@ fn postgres(suite: &Path) -> Result<()> {
     succeed(&mut apt(&["source", "--download-only", &format!("postgresql-15={version}")]))?;
     let headers = format!("postgresql-server-dev-15={version}");
     // The headers alone: the package itself wants a compiler of its own.
-    succeed(Command::new("apt-get").current_dir(&work).args(["-q", "download", &headers]).stdout(Stdio::null()))?;
+    succeed(
+        Command::new("apt-get")
+            .current_dir(&work)
+            .args(["-q", "download", &headers])
+            .stdout(Stdio::null()),
+    )?;
     let source = found(&work, ".orig.tar.bz2")?;
     let mut unpack = Command::new("tar");
     unpack.current_dir(&work).args(["--strip-components=4", "--wildcards", "-xjf"]).arg(source);
     succeed(unpack.arg("*/src/test/regress"))?;
-    succeed(Command::new("dpkg").current_dir(&work).arg("-x").arg(found(&work, ".deb")?).arg("headers"))?;
+    succeed(
+        Command::new("dpkg").current_dir(&work).arg("-x").arg(found(&work, ".deb")?).arg("headers"),
+    )?;
     let mut compile = Command::new("cc");
-    compile.current_dir(&work).args(["-shared", "-fPIC", "-O1", "-Iheaders/usr/include/postgresql/15/server"]);
+    compile.current_dir(&work).args([
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Iheaders/usr/include/postgresql/15/server",
+    ]);
     succeed(compile.args(["-Iheaders/usr/include/postgresql", "-o", "regress.so", "regress.c"]))?;
     std::fs::create_dir_all(suite)?;
+    // Modules of the server that it also loads from here.
+    for name in ["refint.so", "autoinc.so"] {
+        std::fs::copy(Path::new("/usr/lib/postgresql/15/lib").join(name), suite.join(name))?;
+    }
     // The library last: with it the suite is whole.
     for name in ["sql", "expected", "data", "parallel_schedule", "resultmap", "regress.so"] {
         std::fs::rename(work.join(name), suite.join(name))?;

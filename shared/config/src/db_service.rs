@@ -274,10 +274,19 @@ mod tests {
     #[test]
     fn what_makes_no_sense_has_a_place() {
         for (entry, parts) in [
-            ("{name: a, protocol: oracle, uri: \"a:1\"}", &["t.yaml:4:", "oracle", "supported are"][..]),
+            (
+                "{name: a, protocol: oracle, uri: \"a:1\"}",
+                &["t.yaml:4:", "oracle", "supported are"][..],
+            ),
             ("{name: a, protocol: mysql, uri: \"http://a\"}", &["t.yaml:4:", "HOST:PORT"]),
-            ("{name: a, protocol: mysql, uri: \"a:1\", tls: {mode: yes}}", &["verify-full, verify-ca"]),
-            ("{name: a, protocol: mysql, uri: \"a:1\", gcp: {project_id: x}}", &["not supported yet"]),
+            (
+                "{name: a, protocol: mysql, uri: \"a:1\", tls: {mode: yes}}",
+                &["verify-full, verify-ca"],
+            ),
+            (
+                "{name: a, protocol: mysql, uri: \"a:1\", gcp: {project_id: x}}",
+                &["not supported yet"],
+            ),
             ("{name: a, protocol: mysql, uri: \"a:1\", colour: red}", &["colour"]),
             ("{name: a b, protocol: mysql, uri: \"a:1\"}", &["a b"]),
             ("{name: a, uri: \"a:1\"}", &["protocol"]),

@@ -64,9 +64,7 @@ impl ProfileDir {
         };
         let mut names: Vec<String> = entries
             .flatten()
-            .filter_map(|entry| {
-                entry.file_name().to_str()?.strip_suffix(".crt").map(str::to_owned)
-            })
+            .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".crt").map(str::to_owned))
             .filter(|name| self.database_cert_path(profile, name).is_ok())
             .collect();
         names.sort();
@@ -74,11 +72,7 @@ impl ProfileDir {
     }
 
     /// Removes a database's key and certificate; answers whether there were any.
-    pub fn remove_database(
-        &self,
-        profile: &Profile,
-        database: &str,
-    ) -> Result<bool, ProfileError> {
+    pub fn remove_database(&self, profile: &Profile, database: &str) -> Result<bool, ProfileError> {
         let cert = remove_file(self.database_cert_path(profile, database)?)?;
         let key = remove_file(self.database_key_path(profile, database)?)?;
         // Empty folders go too.

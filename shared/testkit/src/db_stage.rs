@@ -148,7 +148,13 @@ impl DbStage {
     }
 
     /// The same by somebody else. An empty user or name is left out.
-    pub fn tunnel_of(&self, home: &Home, service: &str, user: &str, name: &str) -> Result<DbTunnel> {
+    pub fn tunnel_of(
+        &self,
+        home: &Home,
+        service: &str,
+        user: &str,
+        name: &str,
+    ) -> Result<DbTunnel> {
         let port = free_port()?;
         let mut tsh = home.tsh();
         tsh.args(["proxy", "db", "--tunnel", &format!("--port={port}")]);
@@ -161,10 +167,17 @@ impl DbStage {
         let log = self.scratch.path().join(format!("tunnel-{port}.log"));
         let mut process = Guard::start("tsh proxy db", &mut tsh, &log)?;
         until("the tunnel", 30, || {
-            (!process.running() || process.log().contains("Started authenticated tunnel")).then_some(())
+            (!process.running() || process.log().contains("Started authenticated tunnel"))
+                .then_some(())
         })?;
         ensure!(process.running(), "tsh proxy db ended: {}", process.log());
-        Ok(DbTunnel { port, process, home: home.folder.clone(), user: user.to_owned(), name: name.to_owned() })
+        Ok(DbTunnel {
+            port,
+            process,
+            home: home.folder.clone(),
+            user: user.to_owned(),
+            name: name.to_owned(),
+        })
     }
 
     /// One column of the audit log's answer to `sql`, once `enough` says that it is all there.
@@ -211,7 +224,12 @@ impl DbTunnel {
     /// A client of MariaDB's that goes through it as the tunnel's user.
     pub fn mariadb(&self, program: &str) -> Command {
         let mut client = command(program, &self.home);
-        client.args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1", &format!("--port={}", self.port)]);
+        client.args([
+            "--no-defaults",
+            "--protocol=tcp",
+            "--host=127.0.0.1",
+            &format!("--port={}", self.port),
+        ]);
         client.arg(format!("--user={}", self.user));
         client
     }

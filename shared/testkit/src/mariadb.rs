@@ -1,5 +1,5 @@
-//! A real MariaDB with TLS. Its users come in with certificates that the cluster vouches for, and in no other way; `root`
-//! comes in by the socket, for what tests do behind the scenes.
+//! A real MariaDB with TLS. Its users come in with certificates that the cluster vouches for, and in no other way;
+//! `root` comes in by the socket, for what tests do behind the scenes.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,11 @@ impl MariaDb {
             &format!("--out={}", signed.display()),
         ])?;
         let mut install = command("mariadb-install-db", scratch.path());
-        install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+        install.args([
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        ]);
         install.arg(format!("--datadir={}", scratch.path().join("data").display()));
         if let Some(owner) = owner() {
             install.arg(format!("--user={owner}"));
@@ -64,7 +68,8 @@ impl MariaDb {
         this.sql("delete from mysql.global_priv where user = ''; flush privileges")?;
         for user in users {
             this.sql(&format!(
-                "create user `{user}`@`%` require subject '/CN={user}'; grant all on *.* to `{user}`@`%` with grant option"
+                "create user `{user}`@`%` require subject '/CN={user}'; \
+                 grant all on *.* to `{user}`@`%` with grant option"
             ))?;
         }
         this.sql("create database test")?;
@@ -107,7 +112,9 @@ fn serve(folder: &Path, signed: &Path, port: u16) -> Result<Guard> {
     let mut server = as_owner(Path::new(SERVER), folder);
     let signed = signed.display();
     server.arg("--no-defaults");
-    for (option, path) in [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid"), ("tmpdir", "")] {
+    for (option, path) in
+        [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid"), ("tmpdir", "")]
+    {
         server.arg(format!("--{option}={}", folder.join(path).display()));
     }
     server.args([
@@ -139,7 +146,11 @@ fn owner() -> Option<&'static str> {
 fn hand_over(path: &Path) -> Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711))?;
     if let Some(owner) = owner() {
-        let status = Command::new("chown").args(["-R", &format!("{owner}:")]).arg(path).status().context("start chown")?;
+        let status = Command::new("chown")
+            .args(["-R", &format!("{owner}:")])
+            .arg(path)
+            .status()
+            .context("start chown")?;
         ensure!(status.success(), "chown ended with {status}");
     }
     Ok(())
@@ -148,6 +159,8 @@ fn hand_over(path: &Path) -> Result<()> {
 fn as_owner(program: &Path, home: &Path) -> Command {
     let Some(owner) = owner() else { return command(PathBuf::from(program), home) };
     let mut server = command("setpriv", home);
-    server.args([&format!("--reuid={owner}"), &format!("--regid={owner}"), "--init-groups", "--"]).arg(program);
+    server
+        .args([&format!("--reuid={owner}"), &format!("--regid={owner}"), "--init-groups", "--"])
+        .arg(program);
     server
 }

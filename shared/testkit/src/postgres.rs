@@ -50,7 +50,8 @@ impl Postgres {
         hand_over(scratch.path())?;
         let data = scratch.path().join("data");
         let mut init = as_owner(&programs.join("initdb"), scratch.path());
-        init.args(["-A", "trust", "-N", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D"]).arg(&data);
+        init.args(["-A", "trust", "-N", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
+            .arg(&data);
         let _made = run(&mut init, "", 60)?.ok();
         let port = free_port()?;
         configure(&data, &signed, scratch.path(), port, extra)?;
@@ -124,7 +125,9 @@ impl Drop for Postgres {
 fn programs() -> Result<Option<PathBuf>> {
     let versions = std::fs::read_dir(VERSIONS).into_iter().flatten().flatten();
     let newest = versions
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin")))
+        })
         .filter(|(_, path)| path.join("postgres").is_file())
         .max();
     if newest.is_none() {
@@ -150,9 +153,16 @@ fn configure(data: &Path, signed: &Path, folder: &Path, port: u16, extra: &str) 
 
 /// Root may not run it: the package's user does, and owns the files below `path`.
 fn hand_over(path: &Path) -> Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(if path.is_dir() { 0o711 } else { 0o600 }))?;
+    std::fs::set_permissions(
+        path,
+        std::fs::Permissions::from_mode(if path.is_dir() { 0o711 } else { 0o600 }),
+    )?;
     if rustix::process::geteuid().is_root() {
-        let status = Command::new("chown").args(["-R", "postgres:"]).arg(path).status().context("start chown")?;
+        let status = Command::new("chown")
+            .args(["-R", "postgres:"])
+            .arg(path)
+            .status()
+            .context("start chown")?;
         ensure!(status.success(), "chown ended with {status}");
     }
     Ok(())

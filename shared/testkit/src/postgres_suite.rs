@@ -46,8 +46,11 @@ impl Suite {
         }
         let scratch = Scratch::new("pgsuite")?;
         // The server reads data and writes tablespaces here, as a user of its own.
-        let _copied = run(Command::new("cp").arg("-r").arg(&folder).arg(scratch.path().join("in")), "", 60)?.ok();
-        let _open = run(Command::new("chmod").args(["-R", "a+rwX"]).arg(scratch.path()), "", 60)?.ok();
+        let _copied =
+            run(Command::new("cp").arg("-r").arg(&folder).arg(scratch.path().join("in")), "", 60)?
+                .ok();
+        let _open =
+            run(Command::new("chmod").args(["-R", "a+rwX"]).arg(scratch.path()), "", 60)?.ok();
         Ok(Some(Self { folder: scratch.path().join("in"), scratch }))
     }
 
@@ -58,16 +61,25 @@ impl Suite {
         let _open = run(Command::new("chmod").args(["-R", "a+rwX"]).arg(&out), "", 10)?.ok();
         let mut runner = command(RUNNER, self.scratch.path());
         let settings = client.get_envs().filter_map(|(name, value)| Some((name, value?)));
-        let settings = settings.filter(|(name, _)| name.to_str().is_some_and(|name| name.starts_with("PG")));
+        let settings =
+            settings.filter(|(name, _)| name.to_str().is_some_and(|name| name.starts_with("PG")));
         let find = |name: &str| {
-            let value = client.get_envs().find(|(have, _)| *have == name).and_then(|(_, value)| value);
-            value.and_then(|value| value.to_str()).map(str::to_owned).with_context(|| name.to_owned())
+            let value =
+                client.get_envs().find(|(have, _)| *have == name).and_then(|(_, value)| value);
+            value
+                .and_then(|value| value.to_str())
+                .map(str::to_owned)
+                .with_context(|| name.to_owned())
         };
         runner.envs(settings.collect::<Vec<_>>());
-        runner.arg(format!("--host={}", find("PGHOST")?)).arg(format!("--port={}", find("PGPORT")?));
+        runner
+            .arg(format!("--host={}", find("PGHOST")?))
+            .arg(format!("--port={}", find("PGPORT")?));
         runner.arg(format!("--user={}", find("PGUSER")?));
         runner.arg(format!("--bindir={}", postgres.program("").display()));
-        for (flag, path) in [("inputdir", &self.folder), ("dlpath", &self.folder), ("outputdir", &out)] {
+        for (flag, path) in
+            [("inputdir", &self.folder), ("dlpath", &self.folder), ("outputdir", &out)]
+        {
             runner.arg(format!("--{flag}={}", path.display()));
         }
         runner.arg(format!("--schedule={}", self.folder.join("parallel_schedule").display()));

@@ -68,7 +68,12 @@ fn misbehave(tls: &mut Tls, how: &str) -> Result<()> {
 fn a_hostile_database_harms_its_own_session_only() -> Result<()> {
     let Some(shop) = Shop::new("my-hostile")? else { return Ok(()) };
     let hostile = TlsServer::start(&shop.stage.cluster, shop.stage.scratch.path(), serve)?;
-    shop.stage.serve(&DbResource { name: "hostile", protocol: "mysql", uri: hostile.uri(), spec: "" })?;
+    shop.stage.serve(&DbResource {
+        name: "hostile",
+        protocol: "mysql",
+        uri: hostile.uri(),
+        spec: "",
+    })?;
     let (good, bad) = (shop.tunnel()?, shop.stage.tunnel("hostile", "alice", "")?);
     let mut neighbour = Client::connect(good.port, "alice", "test")?;
     for (how, text) in [

@@ -108,10 +108,18 @@ fn what_is_not_the_protocol_is_refused_and_told_of() -> Result<()> {
     let tunnel = shop.tunnel()?;
     let mut sids = Vec::new();
     // The third is what a server would take for an answer to nothing, the last for the next part of a query.
-    for bad in [command(0x77, b""), packet(0, b""), packet(5, b"\x03select 'never'"), command(0x17, &[9]), packet(1, b"x")] {
+    for bad in [
+        command(0x77, b""),
+        packet(0, b""),
+        packet(5, b"\x03select 'never'"),
+        command(0x17, &[9]),
+        packet(1, b"x"),
+    ] {
         let mut client = Client::connect(tunnel.port, "alice", "test")?;
         assert_eq!(client.value("select 'good'")?, "good");
-        client.stream.write_all(&[command(3, b"do 'last'"), bad, command(3, b"do 'never'")].concat())?;
+        client
+            .stream
+            .write_all(&[command(3, b"do 'last'"), bad, command(3, b"do 'never'")].concat())?;
         let refused = client.refused()?;
         assert!(refused.starts_with("1835 (HY000): malformed packet: "), "{refused}");
         sids = ended(&shop.stage, SHOP, sids.len() + 1)?;
@@ -128,9 +136,11 @@ fn what_is_not_the_protocol_is_refused_and_told_of() -> Result<()> {
 fn another_user_and_replication_are_not_passed_on() -> Result<()> {
     let Some(shop) = Shop::new("my-refused")? else { return Ok(()) };
     let tunnel = shop.tunnel()?;
-    for (opcode, body, name) in
-        [(0x11, &b"root\0\0\0"[..], "COM_CHANGE_USER"), (0x12, &[0; 10], "COM_BINLOG_DUMP"), (0x15, &[0; 18], "COM_REGISTER_SLAVE")]
-    {
+    for (opcode, body, name) in [
+        (0x11, &b"root\0\0\0"[..], "COM_CHANGE_USER"),
+        (0x12, &[0; 10], "COM_BINLOG_DUMP"),
+        (0x15, &[0; 18], "COM_REGISTER_SLAVE"),
+    ] {
         let mut client = Client::connect(tunnel.port, "alice", "test")?;
         client.send(opcode, body)?;
         assert_eq!(client.refused()?, format!("1235 (42000): {name} is not supported"));
@@ -197,9 +207,12 @@ fn prepared_statements_in_all_their_ways() -> Result<()> {
     ];
     let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
     let heard = shop.tells(&shop.session()?, &wanted)?;
-    let (affected, error) = (heard[..4].join(","), heard.iter().find(|line| line.starts_with("ERROR")));
+    let (affected, error) =
+        (heard[..4].join(","), heard.iter().find(|line| line.starts_with("ERROR")));
     assert_eq!(affected, "0,0,1,1");
-    assert!(error.is_some_and(|error| error.starts_with("ERROR 1243 (HY000): Unknown prepared statement handler")));
+    assert!(error.is_some_and(|error| {
+        error.starts_with("ERROR 1243 (HY000): Unknown prepared statement handler")
+    }));
     Ok(())
 }
 
@@ -215,7 +228,10 @@ fn a_query_of_several_packets_passes_and_is_named_as_cut() -> Result<()> {
     assert_eq!(client.ask(3, rows.as_bytes())?, [2]);
     client.until_eof()?;
     for _ in 0..2 {
-        assert_eq!((client.read()?.len(), client.read()?.len()), (0xff_ffff, (17 << 20) + 9 + 2 - 0xff_ffff));
+        assert_eq!(
+            (client.read()?.len(), client.read()?.len()),
+            (0xff_ffff, (17 << 20) + 9 + 2 - 0xff_ffff)
+        );
     }
     client.until_eof()?;
     client.send(0x01, b"")?;
@@ -223,7 +239,14 @@ fn a_query_of_several_packets_passes_and_is_named_as_cut() -> Result<()> {
     let (said, heard) = shop.recorded(&sid)?;
     let sum = run(&mut program("sha256sum", shop.stage.scratch.path()), &sql, 60)?.ok().text();
     let mark = format!("… [cut: {} bytes, sha256 {}]", sql.len(), &sum[..64]);
-    assert!(said[0].starts_with("query select length('xxx") && said[0].ends_with(&mark), "{}", said[0].len());
-    assert_eq!((said[1].as_str(), heard), (format!("query {rows}").as_str(), vec!["1".to_owned(), "2".to_owned()]));
+    assert!(
+        said[0].starts_with("query select length('xxx") && said[0].ends_with(&mark),
+        "{}",
+        said[0].len()
+    );
+    assert_eq!(
+        (said[1].as_str(), heard),
+        (format!("query {rows}").as_str(), vec!["1".to_owned(), "2".to_owned()])
+    );
     Ok(())
 }

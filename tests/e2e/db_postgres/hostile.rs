@@ -19,10 +19,17 @@ use super::{SHOP, Shop};
 fn what_is_not_the_protocol_is_refused_and_told_of() -> Result<()> {
     let Some(shop) = Shop::new("pg-odd")? else { return Ok(()) };
     let tunnel = shop.tunnel()?;
-    for bad in [&b"\0\0\0\x08\x04\xd2\x16\x2f"[..], b"Q\xff\xff\xff\xff", b"Q\0\0\0\x0cno end!!", b"@@@@@@@@"] {
+    for bad in [
+        &b"\0\0\0\x08\x04\xd2\x16\x2f"[..],
+        b"Q\xff\xff\xff\xff",
+        b"Q\0\0\0\x0cno end!!",
+        b"@@@@@@@@",
+    ] {
         let mut client = Client::connect(tunnel.port, "postgres")?;
         client.query("select 'good'")?;
-        client.stream.write_all(&[&query("select 'last'")[..], bad, &query("select 'never'")].concat())?;
+        client
+            .stream
+            .write_all(&[&query("select 'last'")[..], bad, &query("select 'never'")].concat())?;
         let mut refused = client.until_ready();
         if refused.is_ok() {
             refused = client.until_ready();
@@ -76,7 +83,8 @@ impl Hostile {
             "--host=localhost",
             &format!("--out={}", out.display()),
         ])?;
-        let certificates = CertificateDer::pem_file_iter(out.with_extension("crt"))?.collect::<Result<Vec<_>, _>>()?;
+        let certificates = CertificateDer::pem_file_iter(out.with_extension("crt"))?
+            .collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_file(out.with_extension("key"))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -167,7 +175,8 @@ fn a_hostile_database_harms_its_own_session_only() -> Result<()> {
         ("length", "4294967295 bytes"),
         ("late", "middle of a session"),
     ] {
-        let outcome = Client::connect(bad.port, how).and_then(|mut client| client.query("select 1"));
+        let outcome =
+            Client::connect(bad.port, how).and_then(|mut client| client.query("select 1"));
         let error = outcome.err().with_context(|| how.to_owned())?.to_string();
         assert!(error.contains(text), "{how}: {error}");
         assert_eq!(neighbour.query("select 'unharmed'")?, ["SELECT 1"]);

@@ -27,7 +27,8 @@ impl Client {
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut this = Self { stream, frames: Frames::backend(4096), rest: Vec::new() };
         let settings = vec![("application_name".to_owned(), "raw".to_owned())];
-        let startup = Startup { minor: 0, user: "alice".into(), database: database.into(), settings };
+        let startup =
+            Startup { minor: 0, user: "alice".into(), database: database.into(), settings };
         this.stream.write_all(&startup.to_bytes())?;
         this.until_ready()?;
         Ok(this)
@@ -45,7 +46,9 @@ impl Client {
             let mut at = 0;
             while let Some(message) = self.frames.next(&self.rest, &mut at)? {
                 match backend(&message).context("malformed")? {
-                    Backend::Complete(tag) => done.push(String::from_utf8_lossy(tag.0).into_owned()),
+                    Backend::Complete(tag) => {
+                        done.push(String::from_utf8_lossy(tag.0).into_owned())
+                    }
                     Backend::Error(error) => anyhow::bail!(
                         "{} {}",
                         String::from_utf8_lossy(error.code),
@@ -89,11 +92,14 @@ fn a_thousand_connections_are_served_in_parallel() -> Result<()> {
             Ok(clients)
         };
         let workers: Vec<_> = (0..16).map(|_| scope.spawn(worker)).collect();
-        let joined = workers.into_iter().map(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?);
+        let joined = workers
+            .into_iter()
+            .map(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?);
         joined.collect::<Result<Vec<_>>>().map(|all| all.into_iter().flatten().collect())
     })?;
     eprintln!("{CLIENTS} connections in {:.1} s", begun.elapsed().as_secs_f64());
-    let count = shop.postgres.sql("select count(*) from pg_stat_activity where usename = 'alice'")?;
+    let count =
+        shop.postgres.sql("select count(*) from pg_stat_activity where usename = 'alice'")?;
     assert_eq!(count, CLIENTS.to_string());
     for mut client in clients {
         assert_eq!(client.query("select 1")?, ["SELECT 1"]);
@@ -112,10 +118,14 @@ fn a_slow_reader_grows_no_memory() -> Result<()> {
     let tunnel = shop.tunnel()?;
     let mut client = Client::connect(tunnel.port, "postgres")?;
     // The way is as wide as it gets before it is measured.
-    let _wide = run(&mut tunnel.psql("select repeat('x', 1000000) from generate_series(1, 50)"), "", 60)?.ok();
+    let _wide =
+        run(&mut tunnel.psql("select repeat('x', 1000000) from generate_series(1, 50)"), "", 60)?
+            .ok();
     let agent = shop.stage.agent.as_ref().context("agent")?.id();
-    let programs = [("proxy", shop.stage.cluster.auth.id()), ("agent", agent), ("tsh", tunnel.process.id())];
-    let before: Vec<u64> = programs.iter().map(|(_, id)| memory::resident(*id)).collect::<Result<_>>()?;
+    let programs =
+        [("proxy", shop.stage.cluster.auth.id()), ("agent", agent), ("tsh", tunnel.process.id())];
+    let before: Vec<u64> =
+        programs.iter().map(|(_, id)| memory::resident(*id)).collect::<Result<_>>()?;
     client.stream.write_all(&query("select repeat('x', 1000000) from generate_series(1, 1000)"))?;
     std::thread::sleep(Duration::from_secs(4));
     for ((name, id), before) in programs.iter().zip(&before) {

@@ -29,6 +29,7 @@ fn the_servers_own_suite_comes_to_the_same_as_directly() -> Result<()> {
         through.took.as_secs_f64()
     );
     assert!(direct.tests.len() > 200, "{:?}", direct.tests);
+    assert_eq!(direct.differences, "", "the suite fails without us");
     assert_eq!(direct.tests, through.tests, "{}", through.differences);
     assert!(shop.ended(200)?.len() >= 200, "a session for each test");
     Ok(())

@@ -53,8 +53,15 @@ impl Databases {
     fn start(agent: DbAgent) -> Result<Option<Self>> {
         let stage = DbStage::with("bench-db", &DbOptions { agent, ..DbOptions::default() })?;
         let log = "log_statement = none\n";
-        let Some(postgres) = Postgres::start_with(&stage.cluster, &["alice"], log)? else { return Ok(None) };
-        stage.serve(&DbResource { name: "bench", protocol: "postgres", uri: postgres.uri(), spec: "" })?;
+        let Some(postgres) = Postgres::start_with(&stage.cluster, &["alice"], log)? else {
+            return Ok(None);
+        };
+        stage.serve(&DbResource {
+            name: "bench",
+            protocol: "postgres",
+            uri: postgres.uri(),
+            spec: "",
+        })?;
         let direct = postgres.direct("psql");
         let mut fill = like(&direct, &postgres.program("pgbench"));
         let _filled = run(fill.args(["-i", "-q", "-s", SCALE]), "", 300)?.ok();
@@ -67,7 +74,15 @@ impl Databases {
             client
         });
         let guard = pgbouncer.map(|(guard, _)| guard);
-        Ok(Some(Self { direct, pooled, through, _tunnel: tunnel, _pgbouncer: guard, _stage: stage, postgres }))
+        Ok(Some(Self {
+            direct,
+            pooled,
+            through,
+            _tunnel: tunnel,
+            _pgbouncer: guard,
+            _stage: stage,
+            postgres,
+        }))
     }
 
     fn ways(&self) -> Vec<(&'static str, &Command)> {
@@ -92,7 +107,12 @@ impl Databases {
         let base = median(&rates[0]);
         for ((name, _), (rates, medians)) in ways.iter().zip(rates.iter().zip(&medians)) {
             let rate = median(rates);
-            table.row(name, format!("{rate:.0}"), rate / base, format!("median {:.0} us", median(medians)));
+            table.row(
+                name,
+                format!("{rate:.0}"),
+                rate / base,
+                format!("median {:.0} us", median(medians)),
+            );
         }
         table.print("direct TLS");
         let chain = median(&rates[1]);
@@ -123,7 +143,8 @@ impl Databases {
         let mut times = Vec::new();
         for entry in std::fs::read_dir(folder.path())? {
             let log = std::fs::read_to_string(entry?.path())?;
-            times.extend(log.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok()));
+            times
+                .extend(log.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok()));
         }
         Ok((rate, median(&times)))
     }
@@ -131,9 +152,12 @@ impl Databases {
     /// COPY of so much text into the server and out of it.
     fn copy(&self, mib: u64, rounds: usize) -> Result<()> {
         let lines = (mib << 20) / LINE.len() as u64;
-        let _made = self.postgres.sql("create unlogged table lines (a int, b text, c timestamp)")?;
+        let _made =
+            self.postgres.sql("create unlogged table lines (a int, b text, c timestamp)")?;
         let ways = &self.ways()[..2];
-        let out = format!("copy (select 1234567, 'the quick brown fox jumps over the lazy dog', timestamp '2026-11-21 09:15:00' from generate_series(1, {lines})) to stdout");
+        let out = format!(
+            "copy (select 1234567, 'the quick brown fox jumps over the lazy dog', timestamp '2026-11-21 09:15:00' from generate_series(1, {lines})) to stdout"
+        );
         for (title, sql) in [("COPY out", out.as_str()), ("COPY in", "copy lines from stdin")] {
             let mut rates = [Vec::new(), Vec::new()];
             for _ in 0..rounds.min(3) {
@@ -212,7 +236,8 @@ fn pgbouncer(postgres: &Postgres) -> Result<(Guard, u16)> {
     }
     let mut guard = Guard::start("pgbouncer", program.arg(&config), &folder.join("pgbouncer.log"))?;
     until("pgbouncer", 20, || {
-        (std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() || !guard.running()).then_some(())
+        (std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() || !guard.running())
+            .then_some(())
     })?;
     ensure!(guard.running(), "pgbouncer ended: {}", guard.log());
     Ok((guard, port))

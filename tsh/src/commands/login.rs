@@ -96,8 +96,7 @@ async fn log_in(
     user: UserName,
     args: &LoginArgs,
 ) -> Result<Profile, CliError> {
-    let route =
-        Route::Proxy { addr: proxy.web_addr.clone(), cluster: Some(proxy.cluster.clone()) };
+    let route = Route::Proxy { addr: proxy.web_addr.clone(), cluster: Some(proxy.cluster.clone()) };
     let authorities = ctx.authorities(&proxy.host, &route, &args.ca_pin).await?;
 
     let question = format!("Enter password for user {}:", printable(user.as_ref()));

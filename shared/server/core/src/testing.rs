@@ -20,7 +20,7 @@ pub(crate) type Stored = (Vec<u8>, CompleteUpload);
 
 pub(crate) struct FakeAuthority {
     state: watch::Sender<Arc<ClusterState>>,
-    nodes: watch::Sender<Arc<NodeView>>,
+    pub(crate) nodes: watch::Sender<Arc<NodeView>>,
     away: AtomicBool,
     /// Uids that are refused for good.
     pub(crate) poison: Mutex<Vec<String>>,

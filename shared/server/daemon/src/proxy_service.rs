@@ -26,7 +26,9 @@ pub(crate) async fn sockets(
 ) -> Result<ProxyListeners, ListenError> {
     let (web, at) = listen("proxy_service.web_listen_addr", proxy.web_listen_addr).await?;
     listening.web = Some(at);
-    let mut own = async |key, addr: Option<SocketAddr>, noted: fn(&mut Listening) -> &mut Option<SocketAddr>| {
+    let mut own = async |key,
+                         addr: Option<SocketAddr>,
+                         noted: fn(&mut Listening) -> &mut Option<SocketAddr>| {
         let Some(addr) = addr else { return Ok(None) };
         let (socket, at) = listen(key, addr).await?;
         *noted(listening) = Some(at);
@@ -36,11 +38,10 @@ pub(crate) async fn sockets(
     let tunnel =
         own("proxy_service.tunnel_listen_addr", proxy.tunnel_listen_addr, |at| &mut at.tunnel)
             .await?;
-    let postgres =
-        own("proxy_service.postgres_listen_addr", proxy.postgres_listen_addr, |at| {
-            &mut at.postgres
-        })
-        .await?;
+    let postgres = own("proxy_service.postgres_listen_addr", proxy.postgres_listen_addr, |at| {
+        &mut at.postgres
+    })
+    .await?;
     let mysql =
         own("proxy_service.mysql_listen_addr", proxy.mysql_listen_addr, |at| &mut at.mysql).await?;
     Ok(ProxyListeners { web, ssh, tunnel, postgres, mysql })

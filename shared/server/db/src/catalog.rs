@@ -175,3 +175,108 @@ impl Written {
         database
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shared_types::resource::{DatabaseSpec, DbProtocol};
+
+    use super::*;
+
+    fn database(name: &str, uri: &str, env: &str) -> Database {
+        let mut database = Database::new(name, DatabaseSpec::new(DbProtocol::Postgres, uri));
+        database.metadata.labels.insert("env".to_owned(), env.to_owned());
+        database
+    }
+
+    fn state(databases: Vec<Database>) -> ClusterState {
+        ClusterState {
+            revision: 1,
+            cluster: "main".parse().unwrap(),
+            authorities: Vec::new(),
+            roles: BTreeMap::new(),
+            users: BTreeMap::new(),
+            locks: Vec::new(),
+            recording: Default::default(),
+            networking: Default::default(),
+            auth_preference: Default::default(),
+            databases,
+        }
+    }
+
+    fn resources(env: &str) -> LabelMap {
+        let values = shared_types::flex::Values(vec![env.to_owned()]);
+        LabelMap::from([("env".to_owned(), values)])
+    }
+
+    #[tokio::test]
+    async fn the_file_wins_and_labels_choose_among_the_others() {
+        let written = vec![database("orders", "file:1", "prod")];
+        let catalog = Catalog::new(written, &[resources("dev")]).unwrap();
+        let resources = vec![
+            database("orders", "resource:1", "dev"),
+            database("shop", "shop:1", "dev"),
+            database("hr", "hr:1", "prod"),
+        ];
+        catalog.refresh(&state(resources));
+        let served = catalog.watch().borrow().clone();
+        assert_eq!(served.keys().collect::<Vec<_>>(), ["orders", "shop"]);
+        assert_eq!(served["orders"].database.spec.uri, "file:1");
+        let origin = |name: &str| served[name].database.metadata.labels[ORIGIN].clone();
+        assert_eq!(
+            (origin("orders").as_str(), origin("shop").as_str()),
+            ("config-file", "dynamic")
+        );
+    }
+
+    #[tokio::test]
+    async fn changes_are_told_once_and_what_stays_keeps_its_place_and_its_health() {
+        let catalog = Catalog::new(Vec::new(), &[resources("dev"), resources("test")]).unwrap();
+        let (shop, hr) = (database("shop", "shop:1", "dev"), database("hr", "hr:1", "dev"));
+        catalog.refresh(&state(vec![shop.clone(), hr.clone()]));
+        let sick = DbHealth { message: "no".to_owned(), ..DbHealth::default() };
+        catalog.note(|database| (database.name() == "shop").then(|| sick.clone()));
+        let mut listing = catalog.watch();
+        let before = listing.borrow_and_update().clone();
+        catalog.refresh(&state(vec![shop.clone(), hr.clone()]));
+        assert!(!listing.has_changed().unwrap());
+        let moved = database("hr", "other:1", "dev");
+        catalog.refresh(&state(vec![shop.clone(), moved]));
+        let after = listing.borrow_and_update().clone();
+        assert!(Arc::ptr_eq(&before["shop"].database, &after["shop"].database));
+        assert_eq!(after["shop"].health, sick);
+        assert!(catalog.same(&before["hr"].database).is_none(), "it is elsewhere now");
+        // Other labels: still the same database, to be judged by the new ones.
+        catalog.refresh(&state(vec![database("shop", "shop:1", "test")]));
+        let same = catalog.same(&before["shop"].database).unwrap();
+        assert_eq!(same.metadata.labels["env"], "test");
+        catalog.refresh(&state(Vec::new()));
+        assert!(catalog.same(&same).is_none() && catalog.get("shop").is_none());
+    }
+
+    #[tokio::test]
+    async fn commands_of_resources_are_not_run() {
+        let label = shared_types::resource::CommandLabel {
+            command: vec!["/bin/echo".to_owned(), "yes".to_owned()],
+            period: shared_types::GoDuration::from_secs(1),
+            result: String::new(),
+        };
+        let mut written = database("orders", "file:1", "dev");
+        written.spec.dynamic_labels.insert("ran".to_owned(), label.clone());
+        let mut resource = database("shop", "shop:1", "dev");
+        resource.spec.dynamic_labels.insert("ran".to_owned(), label);
+        let catalog = Catalog::new(vec![written], &[resources("dev")]).unwrap();
+        let mut seen = catalog.labels();
+        let state = state(vec![resource]);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            catalog.refresh(&state);
+            if catalog.get("orders").unwrap().all_labels()["ran"] == "yes" {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline);
+            let change = catalog.relabelled(&mut seen);
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), change).await;
+        }
+        assert_eq!(catalog.get("shop").unwrap().all_labels()["ran"], "");
+    }
+}

@@ -23,4 +23,3 @@ mod settings;
 pub use catalog::{Listed, Listing};
 pub use service::DbService;
 pub use settings::DbServiceSettings;
-

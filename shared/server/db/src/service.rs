@@ -1,15 +1,17 @@
 //! The service: takes connections from proxies, finds out who comes and where to, and hands them to the engine of the
 //! database's protocol.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::Utc;
+use futures::FutureExt as _;
 use server_core::db::Preamble;
+use server_core::spool::EventQueue;
 use server_core::ssh::options::options;
 use server_core::ssh::running::RunningSessions;
 use server_core::ssh::signer::RecordingSigner;
-use server_core::spool::EventQueue;
 use server_core::tunnel::{AgentService, Arrival, ArrivedBy, BoxedStream};
 use server_core::{Authority, EventSink, EventSpool, RecordingSpool, Via, chain};
 use shared_authz::PatternError;
@@ -190,10 +192,14 @@ impl DbService {
             (visitor.client, visitor.identity.user.clone(), visitor.route.service.clone());
         let protocol = visitor.database.spec.protocol;
         let mut session = Session::new(Arc::clone(&self), visitor, stop);
-        let served = engine(protocol).serve(stream, &mut session).await;
-        match served {
-            Ok(()) => tracing::debug!(%peer, %user, db, "database session ended"),
-            Err(error) => {
+        // Whatever an engine stumbles over, its session ends as every other does.
+        let served = AssertUnwindSafe(engine(protocol).serve(stream, &mut session)).catch_unwind();
+        match served.await {
+            Ok(Ok(())) => tracing::debug!(%peer, %user, db, "database session ended"),
+            Err(_) => {
+                tracing::error!(%peer, %user, db, "database session ended by a fault of ours")
+            }
+            Ok(Err(error)) => {
                 tracing::info!(%peer, %user, db, error = chain(&error), "database session ended");
             }
         }
@@ -249,4 +255,3 @@ impl AgentService for DbService {
         drop(served);
     }
 }
-

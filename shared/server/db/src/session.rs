@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use server_core::access::{DbAccess, DbRequest, authorize_db, check_db};
 use server_core::recorder::{Recorder, Window};
 use server_core::ssh::running::Running;
 use server_core::ssh::watch;
-use server_core::access::{DbAccess, DbRequest, authorize_db, check_db};
 use server_core::{AccessRefused, ClusterState, Granted};
 use shared_events::AuditEvent;
 use shared_pki::{DatabaseRoute, Identity};
@@ -229,7 +229,11 @@ impl Session {
     /// Decides as [`Session::authorize`] does and dials the database, to cancel what another connection runs there as
     /// `user` on the database `name`. Nothing is recorded and no event written: the request names a secret that only the client of that
     /// other session has read, and its session tells of the statement that ended.
-    pub(crate) async fn dial_for_cancel(&self, user: &str, name: &str) -> Result<Dialled, CancelRefused> {
+    pub(crate) async fn dial_for_cancel(
+        &self,
+        user: &str,
+        name: &str,
+    ) -> Result<Dialled, CancelRefused> {
         if self.identity().valid_until <= Utc::now() {
             return Err(AccessRefused::Expired.into());
         }

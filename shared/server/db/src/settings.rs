@@ -22,8 +22,6 @@ pub struct DbServiceSettings {
     pub dial: Duration,
     /// How often it is looked whether each database takes connections.
     pub health: Duration,
-    /// What a client may take from its first byte until its database has let it in.
-    pub startup: Duration,
     /// What running sessions have at the end.
     pub drain: Duration,
 }
@@ -39,7 +37,6 @@ impl DbServiceSettings {
             recording_wait: Duration::from_secs(30),
             dial: Duration::from_secs(15),
             health: Duration::from_secs(30),
-            startup: Duration::from_secs(60),
             drain: Duration::from_secs(30),
         }
     }

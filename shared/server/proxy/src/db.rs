@@ -29,7 +29,7 @@ use server_core::ssh::Ends;
 use server_core::ssh::limits::PerUser;
 use server_core::ssh::rate::RateLimit;
 use server_core::tunnel::LocalServices;
-use server_core::{Authority, EventSpool};
+use server_core::{Authority, EventSpool, Via};
 use shared_transport::{Rewind, alpn};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -140,7 +140,12 @@ impl DbProxy {
             None => return tracing::debug!(%peer, "database client lost its place"),
         };
         drop(place);
-        pass::pass(ready, ends, ending, self.settings.timeouts.drain).await;
+        self.pass(ready, ends, ending).await;
+    }
+
+    /// This proxy, as what it decides by stands now.
+    fn via(&self) -> Via {
+        Via { server: self.settings.host_id, confirmed: self.authority.confirmed() }
     }
 
     /// From the first byte to an agent. A client that is refused has been told.

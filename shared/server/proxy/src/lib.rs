@@ -12,6 +12,7 @@
 mod auth_path;
 mod db;
 mod ping;
+mod port;
 mod service;
 mod settings;
 mod shards;

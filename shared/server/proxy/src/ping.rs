@@ -90,3 +90,31 @@ fn databases(settings: &ProxySettings, listen: &ListenAddrs) -> Value {
     }
     keys.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_databases_are_named_where_there_are_any() {
+        let mut settings = ProxySettings::new("/x".into(), shared_types::HostId::random(), "n");
+        let mut listen = ListenAddrs {
+            web: "w:1".to_owned(),
+            ssh: None,
+            tunnel: None,
+            postgres: None,
+            mysql: None,
+        };
+        assert_eq!(databases(&settings, &listen), json!({}));
+        settings.public.mysql = vec!["gate.test:3036".to_owned()];
+        assert_eq!(databases(&settings, &listen), json!({}), "nobody listens there");
+        listen.postgres = Some("0.0.0.0:5432".to_owned());
+        listen.mysql = Some("0.0.0.0:3036".to_owned());
+        let wanted = json!({
+            "postgres_listen_addr": "0.0.0.0:5432",
+            "mysql_listen_addr": "0.0.0.0:3036",
+            "mysql_public_addr": "gate.test:3036",
+        });
+        assert_eq!(databases(&settings, &listen), wanted);
+    }
+}

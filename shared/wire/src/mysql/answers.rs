@@ -1,12 +1,12 @@
 //! The server's direction.
 
+use super::Malformed;
 use super::capability::{DEPRECATE_EOF, LOCAL_FILES};
 use super::conversation::{Conversation, Expected};
 use super::frame::{Framer, Piece};
 use super::read::Reader;
 use super::reply::{Done, Failure, is_end};
 use super::text::Capture;
-use super::Malformed;
 
 /// Kept of an answer; more than an error's text.
 const KEEP: usize = 2048;
@@ -54,7 +54,16 @@ enum Phase {
 impl Answers {
     pub(super) fn new(conversation: Conversation, capabilities: u64) -> Self {
         let (framer, capture) = (Framer::default(), Capture::default());
-        Self { conversation, capabilities, framer, capture, phase: Phase::Start, rows: 0, reads: false, sequence: None }
+        Self {
+            conversation,
+            capabilities,
+            framer,
+            capture,
+            phase: Phase::Start,
+            rows: 0,
+            reads: false,
+            sequence: None,
+        }
     }
 
     /// Whether the bytes so far end with a message, so that an error of ours is understood as the next.
@@ -102,7 +111,9 @@ impl Answers {
         if self.phase == Phase::Start {
             self.start();
         }
-        let Some(&first) = piece.data.first() else { return Err(Malformed::new("answer without a byte")) };
+        let Some(&first) = piece.data.first() else {
+            return Err(Malformed::new("answer without a byte"));
+        };
         if first == 0xff {
             return Ok(true);
         }
@@ -136,7 +147,12 @@ impl Answers {
         }
     }
 
-    fn message(&mut self, payload: &[u8], sequence: u8, outcomes: &mut Vec<Outcome>) -> Result<(), Malformed> {
+    fn message(
+        &mut self,
+        payload: &[u8],
+        sequence: u8,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), Malformed> {
         if payload.first() == Some(&0xff) {
             self.failed(Failure::parse(payload)?, outcomes);
             return Ok(());
@@ -145,7 +161,9 @@ impl Answers {
             Phase::Start => self.head(payload, sequence, outcomes),
             Phase::ColumnsEnd => {
                 let end = self.end(payload)?;
-                if end.has_cursor() {
+                // The flag alone says nothing: procedures leave it set for cursors of their own.
+                let expected = self.conversation.state().expected();
+                if end.has_cursor() && expected == Some(Expected::Cursor) {
                     self.result(0, end, outcomes);
                 } else {
                     self.phase = Phase::Rows(0);
@@ -171,7 +189,12 @@ impl Answers {
     }
 
     /// The begin of an answer.
-    fn head(&mut self, payload: &[u8], sequence: u8, outcomes: &mut Vec<Outcome>) -> Result<(), Malformed> {
+    fn head(
+        &mut self,
+        payload: &[u8],
+        sequence: u8,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), Malformed> {
         let expected = {
             let state = self.conversation.state();
             if state.file.is_some() {
@@ -180,13 +203,17 @@ impl Answers {
             state.expected().ok_or_else(|| Malformed::new("answer to nothing"))?
         };
         match expected {
-            Expected::Results | Expected::List => self.results(payload, sequence, outcomes),
+            Expected::Results | Expected::Cursor | Expected::List => {
+                self.results(payload, sequence, outcomes)
+            }
             Expected::Prepared => self.prepared(payload, outcomes),
             Expected::Words => {
                 self.finish(Outcome::Done(0), outcomes);
                 Ok(())
             }
-            _ if !matches!(payload.first(), Some(0 | 0xfe)) => Err(Malformed::new("answer to a command")),
+            _ if !matches!(payload.first(), Some(0 | 0xfe)) => {
+                Err(Malformed::new("answer to a command"))
+            }
             expected => {
                 if expected == Expected::Forgotten {
                     self.conversation.state().statements.clear();
@@ -197,7 +224,12 @@ impl Answers {
         }
     }
 
-    fn results(&mut self, payload: &[u8], sequence: u8, outcomes: &mut Vec<Outcome>) -> Result<(), Malformed> {
+    fn results(
+        &mut self,
+        payload: &[u8],
+        sequence: u8,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), Malformed> {
         match payload.first() {
             Some(0) => {
                 let done = Done::ok(payload).ok_or_else(|| Malformed::new("OK packet"))?;
@@ -213,8 +245,10 @@ impl Answers {
             }
             _ => {
                 let mut reader = Reader::new(payload);
-                let columns = reader.length().filter(|&columns| columns > 0 && reader.rest().is_empty());
-                self.phase = Phase::Columns(columns.ok_or_else(|| Malformed::new("number of columns"))?);
+                let columns =
+                    reader.length().filter(|&columns| columns > 0 && reader.rest().is_empty());
+                self.phase =
+                    Phase::Columns(columns.ok_or_else(|| Malformed::new("number of columns"))?);
                 Ok(())
             }
         }
@@ -259,7 +293,9 @@ impl Answers {
     fn result(&mut self, rows: u64, done: Done, outcomes: &mut Vec<Outcome>) {
         self.rows = self.rows.saturating_add(rows);
         let expected = self.conversation.state().expected();
-        if done.more_results() && matches!(expected, Some(Expected::Results | Expected::List)) {
+        if done.more_results()
+            && matches!(expected, Some(Expected::Results | Expected::Cursor | Expected::List))
+        {
             self.phase = Phase::Start;
         } else {
             self.finish(Outcome::Done(self.rows), outcomes);

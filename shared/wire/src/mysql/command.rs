@@ -83,8 +83,13 @@ pub struct Refresh(pub u8);
 
 impl fmt::Display for Refresh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [&str; 8] = ["GRANT", "LOG", "TABLES", "HOSTS", "STATUS", "THREADS", "REPLICA", "MASTER"];
-        let names: Vec<_> = (0..).zip(NAMES).filter(|(bit, _)| self.0 >> bit & 1 == 1).map(|(_, name)| name).collect();
+        const NAMES: [&str; 8] =
+            ["GRANT", "LOG", "TABLES", "HOSTS", "STATUS", "THREADS", "REPLICA", "MASTER"];
+        let names: Vec<_> = (0..)
+            .zip(NAMES)
+            .filter(|(bit, _)| self.0 >> bit & 1 == 1)
+            .map(|(_, name)| name)
+            .collect();
         match names.as_slice() {
             [] => f.write_str("NONE"),
             names => f.write_str(&names.join("|")),
@@ -98,12 +103,17 @@ const CHANGE_USER: u8 = 0x11;
 pub(super) const LONG_DATA: u8 = 0x18;
 
 /// Reads a command, and notes what the server will answer.
-pub(super) fn read<'a>(opcode: u8, body: Text<'a>, state: &mut State) -> Result<Request<'a>, Malformed> {
+pub(super) fn read<'a>(
+    opcode: u8,
+    body: Text<'a>,
+    state: &mut State,
+) -> Result<Request<'a>, Malformed> {
     if let Some(name) = not_passed(opcode) {
         return Ok(Request::NotPassed(name));
     }
-    let request = parse(opcode, body, state)?.ok_or_else(|| Malformed::new(format!("command {opcode:#04x} is too short")))?;
-    if let Some(expected) = expected(opcode) {
+    let request = parse(opcode, body, state)?
+        .ok_or_else(|| Malformed::new(format!("command {opcode:#04x} is too short")))?;
+    if let Some(expected) = expected(opcode, body.bytes) {
         state.expect(expected)?;
     }
     Ok(request)
@@ -123,9 +133,11 @@ fn not_passed(opcode: u8) -> Option<&'static str> {
 }
 
 /// What answers a command; none when nothing does.
-fn expected(opcode: u8) -> Option<Expected> {
+fn expected(opcode: u8, body: &[u8]) -> Option<Expected> {
     Some(match opcode {
         0x01 | LONG_DATA | 0x19 => return None,
+        // The statement, then flags, of which those that are there ask for a cursor.
+        0x17 if body.get(4).is_some_and(|&flags| flags != 0) => Expected::Cursor,
         0x03 | 0x17 | 0xfa => Expected::Results,
         0x0a => Expected::List,
         0x04 => Expected::Fields,
@@ -138,7 +150,11 @@ fn expected(opcode: u8) -> Option<Expected> {
     })
 }
 
-fn parse<'a>(opcode: u8, body: Text<'a>, state: &mut State) -> Result<Option<Request<'a>>, Malformed> {
+fn parse<'a>(
+    opcode: u8,
+    body: Text<'a>,
+    state: &mut State,
+) -> Result<Option<Request<'a>>, Malformed> {
     let mut reader = Reader::new(body.bytes);
     Ok(match opcode {
         0x01 => Some(Request::Quit),
@@ -166,7 +182,8 @@ fn parse<'a>(opcode: u8, body: Text<'a>, state: &mut State) -> Result<Option<Req
         0xfa => match reader.u32() {
             Some(statement) => {
                 let rest = Text { bytes: reader.rest(), ..body };
-                let Executed { id: statement, text, parameters } = state.statements.bulk(statement, rest, state.room)?;
+                let Executed { id: statement, text, parameters } =
+                    state.statements.bulk(statement, rest, state.room)?;
                 Some(Request::Bulk { statement, text, parameters })
             }
             None => None,

@@ -18,11 +18,13 @@ pub struct Conversation(Arc<Mutex<State>>);
 pub(super) enum Expected {
     /// OK, or results.
     Results,
-    /// The same, not told.
+    /// The same, and a cursor may be opened instead of sending rows.
+    Cursor,
+    /// OK, or results, not told.
     List,
     /// OK, or an EOF.
     Done,
-    /// The same, not told.
+    /// OK, or an EOF, not told.
     Quiet,
     /// OK, after which nothing prepared is there any more.
     Forgotten,
@@ -39,7 +41,7 @@ pub(super) enum Expected {
 impl Expected {
     /// Whether what it answers was told of.
     pub(super) fn is_told(self) -> bool {
-        matches!(self, Self::Results | Self::Done | Self::Prepared | Self::Rows)
+        matches!(self, Self::Results | Self::Cursor | Self::Done | Self::Prepared | Self::Rows)
     }
 }
 
@@ -55,10 +57,11 @@ pub(super) struct State {
 }
 
 impl Conversation {
-    /// Both directions of a connection whose sides have agreed to `capabilities`. The parameters of a statement are told
-    /// in about `room` bytes.
+    /// Both directions of a connection whose sides have agreed to `capabilities`. The parameters of a statement are
+    /// told in about `room` bytes.
     pub fn start(capabilities: u64, room: usize) -> (Requests, Answers) {
-        let state = State { statements: Statements::default(), ahead: VecDeque::new(), file: None, room };
+        let state =
+            State { statements: Statements::default(), ahead: VecDeque::new(), file: None, room };
         let conversation = Self(Arc::new(Mutex::new(state)));
         (Requests::new(conversation.clone()), Answers::new(conversation, capabilities))
     }

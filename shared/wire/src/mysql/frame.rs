@@ -1,12 +1,13 @@
 //! Packets: three bytes of length, one of sequence, the payload; a payload of 16 MiB − 1 goes on in the next packet
 //! ("MySQL Packets").
 //!
-//! What must stay true: any cut of the bytes gives the same messages, nothing of a payload is copied or kept here, and a
-//! length means no memory.
+//! What must stay true: any cut of the bytes gives the same messages, nothing of a payload is copied or kept here, and
+//! a length means no memory.
 
 use super::Malformed;
 
-/// The longest payload of one packet. A message whose packet is that long goes on in the next one, even if that is empty.
+/// The longest payload of one packet. A message whose packet is that long goes on in the next one, even if that is
+/// empty.
 pub const MAX_PAYLOAD: usize = 0xff_ffff;
 /// Bytes before a payload.
 pub const HEADER: usize = 4;
@@ -48,7 +49,10 @@ impl Framer {
     ///
     /// # Errors
     /// A packet that continues another has not the number that follows.
-    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, Malformed> {
+    pub(super) fn next<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+    ) -> Result<Option<Piece<'a>>, Malformed> {
         if self.have < HEADER && !self.read_header(input)? {
             return Ok(None);
         }
@@ -83,7 +87,9 @@ impl Framer {
         }
         let [a, b, c, sequence] = self.header;
         if self.sequence.is_some_and(|before| before.wrapping_add(1) != sequence) {
-            return Err(Malformed::new(format!("packet {sequence} continues another out of order")));
+            return Err(Malformed::new(format!(
+                "packet {sequence} continues another out of order"
+            )));
         }
         self.left = length(a, b, c);
         Ok(true)

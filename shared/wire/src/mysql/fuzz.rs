@@ -10,8 +10,8 @@ struct Run {
     refused: Vec<String>,
 }
 
-/// Any bytes as packets of a handshake, and as both directions of a connection in turns. No panic; cut otherwise it comes
-/// to the same; what is read of a handshake is written and read again.
+/// Any bytes as packets of a handshake, and as both directions of a connection in turns. No panic; cut otherwise it
+/// comes to the same; what is read of a handshake is written and read again.
 pub fn mysql(data: &[u8]) {
     if let Ok(greeting) = Greeting::parse(data) {
         // What is written is complete, where servers may leave something out.
@@ -21,7 +21,10 @@ pub fn mysql(data: &[u8]) {
     }
     if let Ok(login) = Login::parse(data) {
         let again = Login::parse(&login.payload());
-        assert!(again.is_ok_and(|again| (again.user, again.database) == (login.user.clone(), login.database.clone())));
+        assert!(
+            again.is_ok_and(|again| (again.user, again.database)
+                == (login.user.clone(), login.database.clone()))
+        );
         login.attribute("program_name");
     }
     let _ = Reply::parse(data);
@@ -48,7 +51,11 @@ fn run(flags: u8, data: &[u8], step: usize) -> Run {
         let (turn, after) = after.split_at(usize::from(length).min(after.len()));
         rest = after;
         for chunk in turn.chunks(step) {
-            let refused = if clients { ask(&mut requests, chunk, &mut run) } else { answers.see(chunk, &mut run.outcomes) };
+            let refused = if clients {
+                ask(&mut requests, chunk, &mut run)
+            } else {
+                answers.see(chunk, &mut run.outcomes)
+            };
             if let Err(refused) = refused {
                 run.refused.push(refused.to_string());
                 return run;
@@ -59,11 +66,17 @@ fn run(flags: u8, data: &[u8], step: usize) -> Run {
     run
 }
 
-fn ask(requests: &mut super::Requests, chunk: &[u8], run: &mut Run) -> Result<(), super::Malformed> {
+fn ask(
+    requests: &mut super::Requests,
+    chunk: &[u8],
+    run: &mut Run,
+) -> Result<(), super::Malformed> {
     let mut at = 0;
     while let Some(seen) = requests.next(chunk, &mut at)? {
         assert!(seen.from <= at && at <= chunk.len());
-        if let Request::Execute { parameters, .. } | Request::Bulk { parameters, .. } = &seen.request {
+        if let Request::Execute { parameters, .. } | Request::Bulk { parameters, .. } =
+            &seen.request
+        {
             assert!(parameters.iter().map(String::len).sum::<usize>() <= 400, "{parameters:?}");
         }
         run.asked.push(format!("{:?}", seen.request));
@@ -80,11 +93,22 @@ mod tests {
 
     /// A turn as [`mysql`] takes it: a packet that may make sense.
     fn turn() -> impl Strategy<Value = Vec<u8>> {
-        let opcode = prop_oneof![Just(3u8), Just(0x16), Just(0x17), Just(0x18), Just(0x1c), Just(0xfa), Just(0), any::<u8>()];
-        (0u8..3, opcode, proptest::collection::vec(0u8..4, 0..24)).prop_map(|(sequence, opcode, body)| {
-            let bytes = packet(sequence, &[vec![opcode], body].concat());
-            [vec![bytes.len() as u8], bytes].concat()
-        })
+        let opcode = prop_oneof![
+            Just(3u8),
+            Just(0x16),
+            Just(0x17),
+            Just(0x18),
+            Just(0x1c),
+            Just(0xfa),
+            Just(0),
+            any::<u8>()
+        ];
+        (0u8..3, opcode, proptest::collection::vec(0u8..4, 0..24)).prop_map(
+            |(sequence, opcode, body)| {
+                let bytes = packet(sequence, &[vec![opcode], body].concat());
+                [vec![bytes.len() as u8], bytes].concat()
+            },
+        )
     }
 
     proptest! {

@@ -102,7 +102,9 @@ pub enum GreetingError {
     #[error("{0}")]
     Refused(Failure),
     /// The server speaks something else.
-    #[error("greeting of version {0} is not understood: a server since MySQL 4.1 or MariaDB is needed")]
+    #[error(
+        "greeting of version {0} is not understood: a server since MySQL 4.1 or MariaDB is needed"
+    )]
     Version(u8),
     /// The packet cannot be read.
     #[error(transparent)]

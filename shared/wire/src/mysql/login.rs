@@ -2,7 +2,8 @@
 
 use super::Malformed;
 use super::capability::{
-    CONNECT_ATTRS, CONNECT_WITH_DB, LONG_PASSWORD, PLUGIN_AUTH, PLUGIN_AUTH_LENENC, PROTOCOL_41, SECURE_CONNECTION, SSL,
+    CONNECT_ATTRS, CONNECT_WITH_DB, LONG_PASSWORD, PLUGIN_AUTH, PLUGIN_AUTH_LENENC, PROTOCOL_41,
+    SECURE_CONNECTION, SSL,
 };
 use super::read::{Reader, put_length, put_string};
 
@@ -124,7 +125,11 @@ impl Login {
     /// What is told of the client, the same before TLS and in it: servers go by what they were told first.
     fn told(&self) -> u64 {
         let capabilities = self.capabilities | ALWAYS;
-        if self.database.is_empty() { capabilities & !CONNECT_WITH_DB } else { capabilities | CONNECT_WITH_DB }
+        if self.database.is_empty() {
+            capabilities & !CONNECT_WITH_DB
+        } else {
+            capabilities | CONNECT_WITH_DB
+        }
     }
 
     /// The payload of the handshake response, inside TLS.
@@ -198,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_login_comes_back() {
-        let mariadb = Login { capabilities: (login().capabilities & !LONG_PASSWORD) | BULK, ..login() };
+        let mariadb =
+            Login { capabilities: (login().capabilities & !LONG_PASSWORD) | BULK, ..login() };
         let short = Login { capabilities: login().capabilities & !PLUGIN_AUTH_LENENC, ..login() };
         for login in [login(), mariadb, short] {
             assert_eq!(Login::parse(&login.payload()), Ok(login.clone()));
@@ -214,6 +220,7 @@ mod tests {
         let login = Login { database: String::new(), ..login() };
         let read = Login::parse(&login.payload()).unwrap();
         assert_eq!(read.database, "");
+        assert_eq!(login.ssl_request()[..4], login.payload()[..4]);
         assert_eq!(read.capabilities & CONNECT_WITH_DB, 0);
     }
 
@@ -221,7 +228,9 @@ mod tests {
     #[test]
     fn the_same_is_told_before_tls_and_in_it() {
         for database in ["", "shop"] {
-            for capabilities in [login().capabilities | CONNECT_WITH_DB, login().capabilities & !CONNECT_WITH_DB] {
+            for capabilities in
+                [login().capabilities | CONNECT_WITH_DB, login().capabilities & !CONNECT_WITH_DB]
+            {
                 let login = Login { database: database.to_owned(), capabilities, ..login() };
                 assert_eq!(login.ssl_request()[..4], login.payload()[..4], "{database:?}");
             }

@@ -1,5 +1,5 @@
-//! The protocol of MySQL and MariaDB ("Client/Server Protocol"): what both sides of a connection say to each other, found
-//! in the bytes as they pass.
+//! The protocol of MySQL and MariaDB ("Client/Server Protocol"): what both sides of a connection say to each other,
+//! found in the bytes as they pass.
 //!
 //! [`Conversation`] follows one connection after its handshake: [`Requests`] sees the client's bytes and tells what is
 //! asked, with the values of parameters; [`Answers`] sees the server's and tells how it went. The handshake itself is

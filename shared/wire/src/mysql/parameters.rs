@@ -73,12 +73,17 @@ impl Shown {
     }
 }
 
-/// Reads what follows the head of an execution. `cut`: only the beginning is here. None when it is not what it should be.
+/// Reads what follows the head of an execution. `cut`: only the beginning is here. None when it is not what it should
+/// be.
 pub(super) fn one(body: &[u8], known: &Known<'_>, room: usize, cut: bool) -> Option<Parameters> {
     let mut reader = Reader::new(body);
     let mut shown = Shown::new(room);
     if known.count == 0 {
-        return Some(Parameters { shown: Vec::new(), types: None, exact: reader.rest().is_empty() });
+        return Some(Parameters {
+            shown: Vec::new(),
+            types: None,
+            exact: reader.rest().is_empty(),
+        });
     }
     let Some((nulls, types)) = head(&mut reader, known.count) else {
         return cut.then(Parameters::unknown);
@@ -97,7 +102,9 @@ pub(super) fn one(body: &[u8], known: &Known<'_>, room: usize, cut: bool) -> Opt
         } else {
             match Value::read(kind, &mut reader) {
                 Some(value) => shown.push(|room| value.show(room)),
-                None if cut => return Some(Parameters { shown: shown.finish(true), types, exact: false }),
+                None if cut => {
+                    return Some(Parameters { shown: shown.finish(true), types, exact: false });
+                }
                 None => return None,
             }
         }
@@ -146,7 +153,9 @@ pub(super) fn bulk(body: &[u8], known: &Known<'_>, room: usize, cut: bool) -> Op
                     shown.push(|room| value.show(room));
                     continue;
                 }
-                None if cut => return Some(Parameters { shown: shown.finish(true), types, exact: false }),
+                None if cut => {
+                    return Some(Parameters { shown: shown.finish(true), types, exact: false });
+                }
                 None => return None,
             },
             1 => "NULL",
@@ -177,7 +186,10 @@ mod tests {
         assert_eq!(first.types.as_deref(), Some(&[1, 3, 0xfd][..]));
         assert!(first.exact);
         let again = one(&[0b110, 0, 9], &known(3, &[1, 3, 0xfd]), 1000, false).unwrap();
-        assert_eq!((again.shown, again.types, again.exact), (vec!["9".into(), "NULL".into(), "NULL".into()], None, true));
+        assert_eq!(
+            (again.shown, again.types, again.exact),
+            (vec!["9".into(), "NULL".into(), "NULL".into()], None, true)
+        );
         assert_eq!(one(&[0b110, 0, 9], &known(3, &[]), 1000, false), None, "no types yet");
     }
 
@@ -209,7 +221,10 @@ mod tests {
         body.extend([5].repeat(count));
         let shown = one(&body, &known(count, &[]), 1000, false).unwrap().shown;
         assert!(shown.iter().map(String::len).sum::<usize>() <= 1000);
-        assert_eq!(shown.last().unwrap(), &format!("… [cut: {} more parameters]", count - shown.len() + 1));
+        assert_eq!(
+            shown.last().unwrap(),
+            &format!("… [cut: {} more parameters]", count - shown.len() + 1)
+        );
     }
 
     #[test]

@@ -52,7 +52,11 @@ fn after_comment(rest: &[u8]) -> &[u8] {
         return rest;
     }
     let inside = rest.get(1..).unwrap_or_default();
-    inside.windows(2).position(|two| two == b"*/").and_then(|end| inside.get(end + 2..)).unwrap_or_default()
+    inside
+        .windows(2)
+        .position(|two| two == b"*/")
+        .and_then(|end| inside.get(end + 2..))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -54,7 +54,8 @@ impl Failure {
             _ => "HY000".to_owned(),
         };
         let message = reader.rest();
-        let message = String::from_utf8_lossy(message.get(..MAX_MESSAGE).unwrap_or(message)).into_owned();
+        let message =
+            String::from_utf8_lossy(message.get(..MAX_MESSAGE).unwrap_or(message)).into_owned();
         Some(Self { code, state, message })
     }
 }
@@ -65,7 +66,10 @@ pub fn refuse(sequence: u8, code: u16, state: &str, text: &str) -> Vec<u8> {
     out.extend_from_slice(&code.to_le_bytes());
     out.push(b'#');
     out.extend(state.bytes().chain(std::iter::repeat(b'0')).take(5));
-    let end = (0..=MAX_MESSAGE.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default();
+    let end = (0..=MAX_MESSAGE.min(text.len()))
+        .rev()
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or_default();
     out.extend_from_slice(text.get(..end).unwrap_or_default().as_bytes());
     frame::packet(sequence, &out)
 }
@@ -102,7 +106,10 @@ impl<'a> Reply<'a> {
             Some((0xfe, rest)) => {
                 let mut reader = Reader::new(rest);
                 let plugin = reader.terminated().unwrap_or(rest);
-                Ok(Self::Switch { plugin, data: if plugin.len() == rest.len() { &[] } else { reader.rest() } })
+                Ok(Self::Switch {
+                    plugin,
+                    data: if plugin.len() == rest.len() { &[] } else { reader.rest() },
+                })
             }
             _ => Err(Malformed::new("answer to the handshake")),
         }
@@ -169,7 +176,10 @@ mod tests {
         let read = Failure::parse(&packet[frame::HEADER..]).unwrap();
         assert_eq!(read.to_string(), "1045 (28000): access denied: ask somebody");
         let long = refuse(0, 1, "x", &"ä".repeat(2000));
-        assert_eq!(Failure::parse(&long[frame::HEADER..]).unwrap().message, "ä".repeat(MAX_MESSAGE / 2));
+        assert_eq!(
+            Failure::parse(&long[frame::HEADER..]).unwrap().message,
+            "ä".repeat(MAX_MESSAGE / 2)
+        );
     }
 
     #[test]
@@ -179,7 +189,11 @@ mod tests {
         assert_eq!(Reply::parse(b"\xfedialog\0\x02Password"), Ok(switch));
         assert_eq!(Reply::parse(b"\xfeplug"), Ok(Reply::Switch { plugin: b"plug", data: b"" }));
         assert_eq!(Reply::parse(&[1, 4]), Ok(Reply::More(&[4])));
-        assert!(Reply::parse(&[]).is_err() && Reply::parse(&[7]).is_err() && Reply::parse(&[0xff, 1]).is_err());
+        assert!(
+            Reply::parse(&[]).is_err()
+                && Reply::parse(&[7]).is_err()
+                && Reply::parse(&[0xff, 1]).is_err()
+        );
     }
 
     #[test]

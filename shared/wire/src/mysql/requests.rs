@@ -44,7 +44,14 @@ enum Body {
 
 impl Requests {
     pub(super) fn new(conversation: Conversation) -> Self {
-        Self { conversation, framer: Framer::default(), capture: Capture::default(), opcode: 0, file: false, from: 0 }
+        Self {
+            conversation,
+            framer: Framer::default(),
+            capture: Capture::default(),
+            opcode: 0,
+            file: false,
+            from: 0,
+        }
     }
 
     /// Whether the bytes so far end with a command.
@@ -61,7 +68,11 @@ impl Requests {
     ///
     /// # Errors
     /// The client does not speak the protocol; it cannot be followed any more.
-    pub fn next<'a>(&'a mut self, chunk: &'a [u8], at: &mut usize) -> Result<Option<Seen<'a>>, Malformed> {
+    pub fn next<'a>(
+        &'a mut self,
+        chunk: &'a [u8],
+        at: &mut usize,
+    ) -> Result<Option<Seen<'a>>, Malformed> {
         let Some(body) = self.advance(chunk, at)? else { return Ok(None) };
         let body = match body {
             Body::Chunk(range) => {
@@ -115,7 +126,9 @@ impl Requests {
         let expected = file.unwrap_or_default();
         if piece.sequence != expected {
             let sequence = piece.sequence;
-            return Err(Malformed::new(format!("packet {sequence} is out of order: {expected} is expected")));
+            return Err(Malformed::new(format!(
+                "packet {sequence} is out of order: {expected} is expected"
+            )));
         }
         if self.file {
             return Ok(());

@@ -133,7 +133,12 @@ impl Statements {
         }
     }
 
-    pub(super) fn long_data(&mut self, id: u32, parameter: u16, size: u64) -> Result<(), Malformed> {
+    pub(super) fn long_data(
+        &mut self,
+        id: u32,
+        parameter: u16,
+        size: u64,
+    ) -> Result<(), Malformed> {
         let Some(statement) = self.get_mut(id) else { return Ok(()) };
         let before = statement.kept();
         let sum = statement.long.entry(parameter).or_default();
@@ -143,7 +148,12 @@ impl Statements {
     }
 
     /// Reads the parameters of an execution of `id`.
-    pub(super) fn execute(&mut self, id: u32, body: Text<'_>, room: usize) -> Result<Executed, Malformed> {
+    pub(super) fn execute(
+        &mut self,
+        id: u32,
+        body: Text<'_>,
+        room: usize,
+    ) -> Result<Executed, Malformed> {
         let executed = self.run(id, body, room, parameters::one)?;
         // The server uses up what was sent ahead.
         if let Some(statement) = self.get_mut(id) {
@@ -155,11 +165,22 @@ impl Statements {
     }
 
     /// The same for MariaDB's bulk execution.
-    pub(super) fn bulk(&mut self, id: u32, body: Text<'_>, room: usize) -> Result<Executed, Malformed> {
+    pub(super) fn bulk(
+        &mut self,
+        id: u32,
+        body: Text<'_>,
+        room: usize,
+    ) -> Result<Executed, Malformed> {
         self.run(id, body, room, parameters::bulk)
     }
 
-    fn run(&mut self, id: u32, body: Text<'_>, room: usize, read: Read) -> Result<Executed, Malformed> {
+    fn run(
+        &mut self,
+        id: u32,
+        body: Text<'_>,
+        room: usize,
+        read: Read,
+    ) -> Result<Executed, Malformed> {
         let id = self.resolve(id);
         let Some(statement) = self.get_mut(id) else {
             // The server says that it does not know it.
@@ -185,14 +206,23 @@ impl Statements {
     fn account(&mut self, before: usize, after: usize) -> Result<(), Malformed> {
         self.kept = (self.kept + after).saturating_sub(before);
         if self.kept > MAX_KEPT {
-            return Err(Malformed::new("too many parameters of prepared statements in one connection"));
+            return Err(Malformed::new(
+                "too many parameters of prepared statements in one connection",
+            ));
         }
         Ok(())
     }
 }
 
 impl Statement {
-    fn read(&self, count: usize, body: &[u8], room: usize, cut: bool, read: Read) -> Option<Parameters> {
+    fn read(
+        &self,
+        count: usize,
+        body: &[u8],
+        room: usize,
+        cut: bool,
+        read: Read,
+    ) -> Option<Parameters> {
         read(body, &Known { count, types: &self.types, long: Some(&self.long) }, room, cut)
     }
 
@@ -243,7 +273,10 @@ mod tests {
         let mut statements = prepared();
         assert_eq!(executed(&mut statements, 5, ONE), (5, "7".into()));
         let again = statements.execute(5, text(&[0, 0, 8]), ROOM).unwrap();
-        assert_eq!((again.parameters, again.text.as_deref()), (vec!["8".to_owned()], Some("select ?")));
+        assert_eq!(
+            (again.parameters, again.text.as_deref()),
+            (vec!["8".to_owned()], Some("select ?"))
+        );
         statements.close(5);
         assert_eq!(executed(&mut statements, 5, &[0, 0, 8]), (5, "<unknown>".into()));
         assert_eq!(statements.kept, 0);

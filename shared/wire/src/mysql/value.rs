@@ -51,7 +51,9 @@ impl<'a> Value<'a> {
 /// Text as it is, other bytes as MySQL writes them in hex.
 fn show_bytes(bytes: &[u8], size: u64, room: usize) -> String {
     if let Ok(text) = std::str::from_utf8(bytes) {
-        let Some(end) = (0..=room).rev().find(|&at| text.is_char_boundary(at)).filter(|_| text.len() > room) else {
+        let Some(end) =
+            (0..=room).rev().find(|&at| text.is_char_boundary(at)).filter(|_| text.len() > room)
+        else {
             return text.to_owned();
         };
         return format!("{}… [cut: {size} bytes]", text.get(..end).unwrap_or_default());

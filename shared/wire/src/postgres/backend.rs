@@ -90,9 +90,14 @@ mod tests {
 
     #[test]
     fn rows_are_the_last_number() {
-        for (tag, rows) in
-            [("SELECT 42", 42), ("INSERT 0 7", 7), ("COPY 5", 5), ("BEGIN", 0), ("", 0), ("SELECT x", 0)]
-        {
+        for (tag, rows) in [
+            ("SELECT 42", 42),
+            ("INSERT 0 7", 7),
+            ("COPY 5", 5),
+            ("BEGIN", 0),
+            ("", 0),
+            ("SELECT x", 0),
+        ] {
             assert_eq!(CommandTag(tag.as_bytes()).rows(), rows, "{tag}");
         }
     }

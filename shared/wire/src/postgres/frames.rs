@@ -65,8 +65,12 @@ const OPENING: usize = 64 << 10;
 impl Side {
     fn class(self, tag: u8) -> Option<Class> {
         match (self, tag) {
-            (Self::Frontend, b'Q') => Some(Class { limit: LARGE, wanted: true, span: Span::String(0) }),
-            (Self::Frontend, b'P') => Some(Class { limit: LARGE, wanted: true, span: Span::String(1) }),
+            (Self::Frontend, b'Q') => {
+                Some(Class { limit: LARGE, wanted: true, span: Span::String(0) })
+            }
+            (Self::Frontend, b'P') => {
+                Some(Class { limit: LARGE, wanted: true, span: Span::String(1) })
+            }
             (Self::Frontend, b'B' | b'F') => Class::new(LARGE, true),
             (Self::Frontend, b'E' | b'C' | b'X') => Class::new(SMALL, true),
             (Self::Frontend, b'D' | b'H' | b'S' | b'c' | b'f') => Class::new(SMALL, false),
@@ -76,8 +80,8 @@ impl Side {
             (Self::Backend, b'C' | b'E' | b'Z' | b'R' | b'K') => Class::new(LARGE, true),
             (
                 Self::Backend,
-                b'1' | b'2' | b'3' | b'A' | b'D' | b'G' | b'H' | b'I' | b'N' | b'S' | b'T' | b'V' | b'W' | b'c'
-                | b'd' | b'n' | b's' | b't' | b'v',
+                b'1' | b'2' | b'3' | b'A' | b'D' | b'G' | b'H' | b'I' | b'N' | b'S' | b'T' | b'V'
+                | b'W' | b'c' | b'd' | b'n' | b's' | b't' | b'v',
             ) => Class::new(LARGE, false),
             _ => None,
         }
@@ -210,7 +214,11 @@ impl Frames {
     ///
     /// # Errors
     /// The stream is not PostgreSQL's; it must not be asked again.
-    pub fn next<'a>(&'a mut self, chunk: &'a [u8], at: &mut usize) -> Result<Option<Message<'a>>, FrameError> {
+    pub fn next<'a>(
+        &'a mut self,
+        chunk: &'a [u8],
+        at: &mut usize,
+    ) -> Result<Option<Message<'a>>, FrameError> {
         let (tag, found, cut) = loop {
             if self.open.is_none() && !self.begin(chunk, at)? {
                 return Ok(None);
@@ -235,7 +243,11 @@ impl Frames {
             }
             let Some(open) = self.open.take() else { return Ok(None) };
             if open.wanted {
-                let found = if in_chunk { Found::Chunk(from..from + here.min(self.keep)) } else { Found::Kept };
+                let found = if in_chunk {
+                    Found::Chunk(from..from + here.min(self.keep))
+                } else {
+                    Found::Kept
+                };
                 break (open.tag, found, open.passing.map(Passing::end));
             }
         };

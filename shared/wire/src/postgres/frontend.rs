@@ -205,7 +205,9 @@ fn text<'a>(body: &mut Body<'a>, cut: Option<Cut>) -> Option<Text<'a>> {
     match (body.string(), cut) {
         (Some(bytes), None) => Some(Text { bytes, cut }),
         // What was cut off lay behind the statement: types of parameters.
-        (Some(bytes), Some(whole)) if whole.length == bytes.len() as u64 => Some(Text { bytes, cut: None }),
+        (Some(bytes), Some(whole)) if whole.length == bytes.len() as u64 => {
+            Some(Text { bytes, cut: None })
+        }
         (None, Some(_)) => Some(Text { bytes: body.0, cut }),
         _ => None,
     }

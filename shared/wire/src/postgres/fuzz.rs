@@ -27,7 +27,10 @@ pub fn postgres(data: &[u8]) {
                 }
                 let again = first(&written);
                 let Ok(Some((First::Startup(again), _))) = again else { panic!("{again:?}") };
-                assert_eq!((again.user.as_str(), again.database()), (startup.user.as_str(), startup.database()));
+                assert_eq!(
+                    (again.user.as_str(), again.database()),
+                    (startup.user.as_str(), startup.database())
+                );
                 assert_eq!(again.settings, startup.settings);
             }
             First::Cancel(cancel) => assert_eq!(cancel.to_bytes(), data[..length]),
@@ -77,15 +80,19 @@ mod tests {
 
     fn message() -> impl Strategy<Value = Vec<u8>> {
         let tag = prop::sample::select(b"QPBECDFXSHdcf123ADGINTVWnstvZRK?".to_vec());
-        (tag, prop::collection::vec(prop_oneof![Just(0_u8), Just(b'S'), any::<u8>()], 0..80), 0..20_u8).prop_map(
-            |(tag, body, odd)| {
-                let length = if odd == 0 { u32::MAX } else { u32::try_from(body.len() + 4).unwrap() };
+        (
+            tag,
+            prop::collection::vec(prop_oneof![Just(0_u8), Just(b'S'), any::<u8>()], 0..80),
+            0..20_u8,
+        )
+            .prop_map(|(tag, body, odd)| {
+                let length =
+                    if odd == 0 { u32::MAX } else { u32::try_from(body.len() + 4).unwrap() };
                 let mut bytes = vec![tag];
                 bytes.extend_from_slice(&length.to_be_bytes());
                 bytes.extend_from_slice(&body);
                 bytes
-            },
-        )
+            })
     }
 
     proptest! {
@@ -97,7 +104,10 @@ mod tests {
         }
 
         #[test]
-        fn first_packets(words in prop::collection::vec("[a-c]{0,3}", 0..8), tail in prop::collection::vec(any::<u8>(), 0..3)) {
+        fn first_packets(
+            words in prop::collection::vec("[a-c]{0,3}", 0..8),
+            tail in prop::collection::vec(any::<u8>(), 0..3),
+        ) {
             let mut body = vec![0, 3, 0, 0];
             for word in ["user", "joe"].into_iter().chain(words.iter().map(String::as_str)) {
                 body.extend_from_slice(word.as_bytes());

@@ -19,6 +19,6 @@ pub use frames::{Cut, FrameError, Frames, Message};
 pub use frontend::{Bind, Frontend, FunctionCall, Parameter, Parameters, Text, frontend};
 pub use refusal::{refuse, sqlstate};
 pub use startup::{
-    AUTHENTICATION_OK, Cancel, FIRST_LIMIT, First, GSSENC_REQUEST, SSL_REQUEST, Startup, StartupError,
-    first,
+    AUTHENTICATION_OK, Cancel, FIRST_LIMIT, First, GSSENC_REQUEST, SSL_REQUEST, Startup,
+    StartupError, first,
 };

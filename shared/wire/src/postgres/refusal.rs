@@ -57,7 +57,9 @@ mod tests {
     #[test]
     fn a_refusal_is_read_back() {
         let long = "é".repeat(5000);
-        for (text, read) in [("no such database", "no such database"), ("a\0b", "a b"), (&long, &long[..TEXT])] {
+        for (text, read) in
+            [("no such database", "no such database"), ("a\0b", "a b"), (&long, &long[..TEXT])]
+        {
             let bytes = refuse(sqlstate::NOT_ALLOWED, text);
             let mut frames = Frames::backend(1 << 14);
             let mut at = 0;

@@ -101,7 +101,8 @@ impl Startup {
     }
 
     fn read(minor: u16, mut body: Body<'_>) -> Result<Self, StartupError> {
-        let mut startup = Self { minor, user: String::new(), database: String::new(), settings: Vec::new() };
+        let mut startup =
+            Self { minor, user: String::new(), database: String::new(), settings: Vec::new() };
         loop {
             let name = string(&mut body)?;
             if name.is_empty() {

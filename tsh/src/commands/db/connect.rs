@@ -43,8 +43,10 @@ pub(super) async fn run(ctx: &Ctx, args: &ConnectArgs) -> Result<ExitCode, CliEr
     let entry = pick(&entries, name, &args.pick.filter)?;
     let protocol = entry.database.spec.protocol;
     if protocol == DbProtocol::Dynamodb {
-        return Err(CliError::new("tsh db connect does not support DynamoDB: it has no client of its own")
-            .hint(format!("tsh proxy db --tunnel {}", entry.database.name())));
+        return Err(CliError::new(
+            "tsh db connect does not support DynamoDB: it has no client of its own",
+        )
+        .hint(format!("tsh proxy db --tunnel {}", entry.database.name())));
     }
     let former = active.iter().find(|one| one.route.service == entry.database.name());
     let route = route(entry, &args.as_whom, former.map(|one| &one.route))?;
@@ -64,7 +66,8 @@ pub(super) async fn run(ctx: &Ctx, args: &ConnectArgs) -> Result<ExitCode, CliEr
     };
     stop.cancel();
     let _ = listening.task.await;
-    let status = status.map_err(|error| CliError::wrap(format!("wait for {}", native.program), &error))?;
+    let status =
+        status.map_err(|error| CliError::wrap(format!("wait for {}", native.program), &error))?;
     Ok(ExitCode::Remote(code(status)))
 }
 
@@ -101,7 +104,8 @@ mod tests {
 
     #[test]
     fn a_client_that_is_missing_is_named() {
-        let native = Native { program: "no-such-client".to_owned(), args: Vec::new(), env: Vec::new() };
+        let native =
+            Native { program: "no-such-client".to_owned(), args: Vec::new(), env: Vec::new() };
         assert!(command(&native).unwrap_err().message().contains("no-such-client"));
     }
 }

@@ -96,7 +96,8 @@ pub(super) async fn run(ctx: &Ctx, args: ExecArgs) -> Result<ExitCode, CliError>
         }
         let question = format!("Run the command in {} databases?", routes.len());
         let hint = "--no-confirm runs it unasked";
-        let sure = Prompter.confirm(&question).map_err(|error| CliError::from_error(&error).hint(hint))?;
+        let sure =
+            Prompter.confirm(&question).map_err(|error| CliError::from_error(&error).hint(hint))?;
         if !sure {
             return Err(CliError::new("nothing was run"));
         }
@@ -118,7 +119,10 @@ pub(super) async fn run(ctx: &Ctx, args: ExecArgs) -> Result<ExitCode, CliError>
     }
     match failed {
         0 => Ok(ExitCode::Done),
-        _ => Err(CliError::new(format!("the command failed in {failed} of {} databases", outcomes.len()))),
+        _ => Err(CliError::new(format!(
+            "the command failed in {failed} of {} databases",
+            outcomes.len()
+        ))),
     }
 }
 
@@ -127,7 +131,9 @@ async fn chosen(ctx: &Ctx, args: &ExecArgs) -> Result<Vec<DatabaseEntry>, CliErr
     let mut query = args.filter.to_query();
     query.search.clone_from(&args.search);
     if args.dbs.is_empty() && query == Default::default() {
-        return Err(CliError::usage("please specify databases by --dbs, --labels, --query or --search"));
+        return Err(CliError::usage(
+            "please specify databases by --dbs, --labels, --query or --search",
+        ));
     }
     let entries = ctx.api()?.databases(&query).await.map_err(api_error)?;
     if !args.dbs.is_empty() {
@@ -160,15 +166,20 @@ fn routes(
             )));
         }
         let former = active.iter().find(|one| one.route.service == name).map(|one| &one.route);
-        routes.push(route(entry, as_whom, former).map_err(|error| error.context(format!("database {name}")))?);
+        routes.push(
+            route(entry, as_whom, former)
+                .map_err(|error| error.context(format!("database {name}")))?,
+        );
     }
     Ok(routes)
 }
 
 async fn one(ctx: &Ctx, reauth: &Arc<Reauth>, args: &ExecArgs, route: DatabaseRoute) -> Outcome {
-    let output_file = args.output_dir.as_ref().map(|folder| folder.join(format!("{}.output", route.service)));
+    let output_file =
+        args.output_dir.as_ref().map(|folder| folder.join(format!("{}.output", route.service)));
     let prefix = (args.parallel > 1).then(|| format!("[{}] ", route.service));
-    let result = execute(ctx, reauth, args, &route, output_file.as_deref(), prefix.as_deref()).await;
+    let result =
+        execute(ctx, reauth, args, &route, output_file.as_deref(), prefix.as_deref()).await;
     let (exit_code, error) = match result {
         Ok(code) => (Some(code), None),
         Err(error) => {
@@ -219,7 +230,8 @@ async fn execute(
         lines(stderr, |line| eprintln!("{prefix}{line}")),
         child.wait()
     );
-    let status = status.map_err(|error| CliError::wrap(format!("wait for {}", native.program), &error))?;
+    let status =
+        status.map_err(|error| CliError::wrap(format!("wait for {}", native.program), &error))?;
     Ok(code(status))
 }
 
@@ -284,7 +296,10 @@ mod tests {
         write_summary(folder.path(), &[outcome(true), outcome(false)], 1).unwrap();
         let text = std::fs::read_to_string(folder.path().join("summary.json")).unwrap();
         let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&summary["total"], &summary["success"], &summary["failure"]), (&2.into(), &1.into(), &1.into()));
+        assert_eq!(
+            (&summary["total"], &summary["success"], &summary["failure"]),
+            (&2.into(), &1.into(), &1.into())
+        );
         assert_eq!(summary["databases"][0]["database"]["service_name"], "web");
         assert_eq!(summary["databases"][1]["exit_code"], 1);
     }

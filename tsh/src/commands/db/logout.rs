@@ -33,7 +33,9 @@ pub(super) async fn run(ctx: &Ctx, args: &LogoutArgs) -> Result<ExitCode, CliErr
     }
     if filter.labels.is_some() || filter.query.is_some() {
         let matching = reachable(ctx, &ctx.api()?, filter).await?;
-        for entry in matching.iter().filter(|entry| here.iter().any(|name| name == entry.database.name())) {
+        for entry in
+            matching.iter().filter(|entry| here.iter().any(|name| name == entry.database.name()))
+        {
             forget(&ctx.dir, &profile, entry.database.name())?;
             println!("Logged out of database {:?}", printable(entry.database.name()));
         }

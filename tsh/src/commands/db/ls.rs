@@ -58,7 +58,8 @@ pub(super) async fn run(ctx: &Ctx, args: &LsArgs) -> Result<ExitCode, CliError> 
         labels: args.labels.clone(),
         query: args.query.clone(),
     };
-    let listed = if args.all { everywhere(ctx, &query).await? } else { vec![here(ctx, &query).await?] };
+    let listed =
+        if args.all { everywhere(ctx, &query).await? } else { vec![here(ctx, &query).await?] };
     if args.format != Format::Text {
         print_structured(&documents(&listed, args.all), args.format)?;
         return Ok(ExitCode::Done);

@@ -106,9 +106,7 @@ fn psql(user: &str, name: &str, reach: Reach<'_>) -> Native {
 
 fn cockroach(user: &str, name: &str, reach: Reach<'_>) -> Native {
     let url = match reach {
-        Reach::Tunnel(port) => {
-            postgres_url(user, name, "localhost", port) + "?sslmode=disable"
-        }
+        Reach::Tunnel(port) => postgres_url(user, name, "localhost", port) + "?sslmode=disable",
         Reach::Proxy(settings) => {
             let mode = if settings.insecure { "verify-ca" } else { "verify-full" };
             let file = |path: &Path| encode(&path.display().to_string());
@@ -141,9 +139,11 @@ fn mysql(user: &str, name: &str, reach: Reach<'_>, mariadb: bool) -> Native {
     let port = port.to_string();
     args.extend(["--port", &port, "--host", host, "--protocol", "TCP"].map(str::to_owned));
     if let (Reach::Proxy(settings), true) = (reach, mariadb) {
-        for (flag, path) in
-            [("--ssl-key", &settings.key), ("--ssl-ca", &settings.ca), ("--ssl-cert", &settings.cert)]
-        {
+        for (flag, path) in [
+            ("--ssl-key", &settings.key),
+            ("--ssl-ca", &settings.ca),
+            ("--ssl-cert", &settings.cert),
+        ] {
             args.extend([flag.to_owned(), path.display().to_string()]);
         }
         args.push("--ssl-verify-server-cert".to_owned());
@@ -231,7 +231,13 @@ mod tests {
         Settings::new(&ProfileDir::at(Path::new("/h")), &profile, &route, false).unwrap()
     }
 
-    fn shown(protocol: DbProtocol, user: &str, name: &str, reach: Reach<'_>, tools: &[&str]) -> String {
+    fn shown(
+        protocol: DbProtocol,
+        user: &str,
+        name: &str,
+        reach: Reach<'_>,
+        tools: &[&str],
+    ) -> String {
         client(protocol, user, name, reach, &|tool| tools.contains(&tool)).unwrap().shown()
     }
 

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use chrono::Utc;
 use local_proxy::{Credentials, Renew, Upstream};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::process::getpgrp;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 use shared_api::{Client, StoredLogin};
 use shared_cli::{CliError, ExitCode};
 use shared_config::{Profile, ProfileDir};
@@ -116,11 +117,17 @@ impl Reauth {
         }
     }
 
+    /// Whether there is somebody to ask. A program in the background would be stopped by its terminal, and its
+    /// listeners with it.
+    fn has_terminal(&self) -> bool {
+        self.terminal.is_some() && tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == getpgrp())
+    }
+
     /// Begins to ask, if nobody is asked yet.
     fn ask(self: &Arc<Self>) {
         let paused = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
         let paused = paused.is_some_and(|until| Instant::now() < until);
-        if self.terminal.is_none() || paused || self.asking.swap(true, Ordering::AcqRel) {
+        if !self.has_terminal() || paused || self.asking.swap(true, Ordering::AcqRel) {
             return;
         }
         let this = Arc::clone(self);
@@ -135,7 +142,10 @@ impl Reauth {
     }
 
     fn ask_until_right(&self) -> bool {
-        eprintln!("\nThe login of {} has ended; database clients wait for a new one.", self.profile.user);
+        eprintln!(
+            "\nThe login of {} has ended; database clients wait for a new one.",
+            self.profile.user
+        );
         for _ in 0..TRIES {
             let done = (|| {
                 let ctx = Ctx::new(self.global.clone())?;
@@ -163,6 +173,7 @@ impl Reauth {
     pub(crate) fn restore_terminal(&self) {
         if let Some(before) = &self.terminal
             && self.asking.load(Ordering::Acquire)
+            && self.has_terminal()
         {
             tcsetattr(std::io::stdin(), OptionalActions::Now, before).ok();
         }
@@ -210,7 +221,7 @@ impl Renew for DatabaseRenewal {
             Ok((issued, authorities)) => self.credentials(&issued, &authorities),
             Err(Trouble::LoginEnded) => {
                 self.reauth.ask();
-                let here = self.reauth.terminal.is_some();
+                let here = self.reauth.has_terminal();
                 Err(if here { LOG_IN_HERE } else { LOG_IN }.to_owned())
             }
             Err(Trouble::Other(text)) => {

@@ -169,8 +169,12 @@ fn only(allowed: &[String]) -> Option<&str> {
 
 fn missing(what: &str, flag: &str, allowed: &[String]) -> CliError {
     let text = format!("please provide the {what} using the {flag} flag");
-    let named: Vec<&str> =
-        allowed.iter().map(String::as_str).filter(|name| *name != "*").take(MOST_CANDIDATES).collect();
+    let named: Vec<&str> = allowed
+        .iter()
+        .map(String::as_str)
+        .filter(|name| *name != "*")
+        .take(MOST_CANDIDATES)
+        .collect();
     match named.is_empty() {
         true => CliError::usage(text),
         false => CliError::usage(text).hint(format!("your roles allow {}", named.join(", "))),
@@ -184,7 +188,9 @@ pub(crate) fn route(
     active: Option<&DatabaseRoute>,
 ) -> Result<DatabaseRoute, CliError> {
     if args.db_roles.is_some() {
-        return Err(CliError::usage("--db-roles: users that are made for a session are not supported yet"));
+        return Err(CliError::usage(
+            "--db-roles: users that are made for a session are not supported yet",
+        ));
     }
     let protocol = entry.database.spec.protocol;
     let active = active.filter(|route| route.service == entry.database.name());

@@ -12,10 +12,10 @@ use shared_types::DbProtocol;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use super::certs::store;
 use super::certs::issue;
-pub(crate) use super::reauth::Reauth;
+pub(crate) use super::certs::store;
 use super::reauth::DatabaseRenewal;
+pub(crate) use super::reauth::Reauth;
 pub(crate) use super::settings::{Settings, local_proxy_reason};
 use crate::context::Ctx;
 
@@ -32,9 +32,9 @@ pub(crate) fn listen_error(error: &ListenError) -> CliError {
     let shown = CliError::from_error(error);
     match error {
         ListenError::Bind { .. } => shown,
-        ListenError::NotLoopback(_) => {
-            shown.exit(ExitCode::Usage).hint("--insecure-listen-anywhere, if everybody who reaches it may use it")
-        }
+        ListenError::NotLoopback(_) => shown
+            .exit(ExitCode::Usage)
+            .hint("--insecure-listen-anywhere, if everybody who reaches it may use it"),
         ListenError::Twice => shown.exit(ExitCode::Usage),
     }
 }

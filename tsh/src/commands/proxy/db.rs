@@ -128,7 +128,9 @@ async fn routes(ctx: &Ctx, args: &DbArgs) -> Result<Vec<DatabaseRoute>, CliError
         args.databases.iter().map(|name| Some(name.as_str())).collect();
     if names.is_empty() {
         let only = match active.as_slice() {
-            [one] if args.filter.to_query() == Default::default() => Some(one.route.service.as_str()),
+            [one] if args.filter.to_query() == Default::default() => {
+                Some(one.route.service.as_str())
+            }
             _ => None,
         };
         names.push(only);
@@ -138,8 +140,13 @@ async fn routes(ctx: &Ctx, args: &DbArgs) -> Result<Vec<DatabaseRoute>, CliError
         let entry = pick(&entries, name, &args.filter)?;
         let service = entry.database.name();
         let former = active.iter().find(|one| one.route.service == service).map(|one| &one.route);
-        let route = route(entry, &args.as_whom, former)
-            .map_err(|error| if args.databases.len() > 1 { error.context(format!("database {service}")) } else { error })?;
+        let route = route(entry, &args.as_whom, former).map_err(|error| {
+            if args.databases.len() > 1 {
+                error.context(format!("database {service}"))
+            } else {
+                error
+            }
+        })?;
         if !routes.contains(&route) {
             routes.push(route);
         }
@@ -176,8 +183,7 @@ async fn listen(
         let listening = open(ctx, reauth, route, at, stop).await?;
         told.address = listening.addr;
         let reach = Reach::Tunnel(listening.addr.port());
-        told.command =
-            Some(client(protocol, &route.user, &route.name, reach, &installed)?.shown());
+        told.command = Some(client(protocol, &route.user, &route.name, reach, &installed)?.shown());
         return Ok((listening, told));
     }
     refuse_without_tunnel(protocol, &profile, &route.service)?;
@@ -228,17 +234,23 @@ fn tell(told: &Told) {
         println!("Started DB proxy on {addr}");
     }
     if told.random_port {
-        println!("To avoid port randomization, you can choose the listening port using the --port flag.");
+        println!(
+            "To avoid port randomization, you can choose the listening port using the --port flag."
+        );
     }
     println!();
     if let Some(command) = &told.command {
-        println!("Use the following command to connect to the database, or the address above in other clients:");
+        println!(
+            "Use the following command to connect to the database, or the address above in other clients:"
+        );
         println!("  $ {}", printable(command));
     } else {
         println!("Use the following credentials to connect to the {name} proxy:");
-        for (label, path) in
-            [("ca_file", &told.ca_file), ("cert_file", &told.cert_file), ("key_file", &told.key_file)]
-        {
+        for (label, path) in [
+            ("ca_file", &told.ca_file),
+            ("cert_file", &told.cert_file),
+            ("key_file", &told.key_file),
+        ] {
             if let Some(path) = path {
                 println!("  {label}={}", path.display());
             }

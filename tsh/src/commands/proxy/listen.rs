@@ -41,8 +41,7 @@ pub(super) async fn run(
     port: u16,
     at: SocketAddr,
 ) -> Result<ExitCode, CliError> {
-    let (listener, local) =
-        local_proxy::bind(at).map_err(|error| CliError::from_error(&error))?;
+    let (listener, local) = local_proxy::bind(at).map_err(|error| CliError::from_error(&error))?;
     let key = KeyPair::generate().map_err(|error| CliError::wrap("make a host key", &error))?;
     let password = SessionId::random().to_string().replace('-', "");
     let fingerprint = key.fingerprint();

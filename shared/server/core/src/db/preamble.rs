@@ -1,8 +1,8 @@
 //! What a proxy says to an agent before a client's first byte: whose connection this is, and the user's certificate as
 //! the client has proved to hold it (docs/decisions/0010).
 //!
-//! What must stay true: an agent reads it only from a proxy that has shown a host certificate of role Proxy, or from one
-//! in the same process; it takes no byte more than its own; no length allocates before it was checked.
+//! What must stay true: an agent reads it only from a proxy that has shown a host certificate of role Proxy, or from
+//! one in the same process; it takes no byte more than its own; no length allocates before it was checked.
 
 use std::io;
 use std::net::SocketAddr;

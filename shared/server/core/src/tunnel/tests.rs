@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::Utc;
+use shared_api::{NodeView, ProxyInfo};
 use shared_pki::{CaKind, CertAuthority, HostTlsSpec, TlsKey};
 use shared_transport::tunnel::{DialRequest, ProxyEntry, Refused, Tunnel};
 use shared_transport::{AcceptLimits, alpn, handover};
@@ -238,6 +239,25 @@ async fn an_agent_finds_the_other_proxies() {
     }
     drop(first);
     agent.until(|status| status.proxies == [two].into()).await;
+}
+
+#[tokio::test]
+async fn an_agent_finds_the_proxies_that_the_auth_service_tells_of() {
+    let world = World::new();
+    let mut proxy = FakeProxy::start(&world, HostId::random(), "127.0.0.1:0", Vec::new()).await;
+    let agent = Agent::start(&world, Vec::new());
+    let told = |host_id: HostId, addr: &str| {
+        let public_addr = Some(addr.to_owned());
+        ProxyInfo { host_id, public_addr }
+    };
+    // One on the very host is no other's way to it: it is in the same process.
+    let own = told(agent.host_id, "127.0.0.1:1");
+    let proxies = vec![own, told(proxy.host_id, &proxy.addr.to_string())];
+    world.authority.nodes.send_replace(Arc::new(NodeView { proxies, ..NodeView::default() }));
+    let (met, tunnel) = proxy.tunnel().await;
+    assert_eq!(met, agent.host_id);
+    agent.until(|status| status.proxies == [proxy.host_id].into()).await;
+    talk(tunnel.dial(&dial_of(agent.host_id), LIMIT).await.unwrap()).await;
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ const FOLDER: &str = "db";
 const LARGEST_PEM: u64 = 64 * 1024;
 /// How long it is waited, before the first word, for the first look at the databases.
 const HEALTH: Duration = Duration::from_secs(2);
+/// What sessions that are ended at the end of the drain have for their last words and their recordings.
+const LAST: Duration = Duration::from_secs(5);
 
 /// What the database service of a host is started with.
 pub(crate) struct DbHost<'a> {
@@ -68,7 +70,7 @@ impl DbHost<'_> {
             .proxy
             .is_some()
             .then(|| self.locals.offer(host.host_id, ConnType::Db, Arc::clone(&service) as _));
-        let pool = host.pool(&member, ConnType::Db, Arc::clone(&service) as _, drain);
+        let pool = host.pool(&member, ConnType::Db, Arc::clone(&service) as _, drain + LAST);
         let presence = DbPresence {
             authority: Arc::clone(authority),
             host_id: host.host_id,
@@ -112,7 +114,7 @@ impl Serving {
     pub(super) async fn run(self, stop: CancellationToken) {
         stop.cancelled().await;
         drop(self.offered);
-        let limit = self.drain + Duration::from_secs(5);
+        let limit = self.drain + LAST;
         if tokio::time::timeout(limit, self.service.ended()).await.is_err() {
             tracing::warn!("database sessions did not end in time");
         }

@@ -95,8 +95,8 @@ impl SshHost<'_> {
         ));
 
         let tunnelled = uses_tunnels(host.config);
-        let pool = tunnelled
-            .then(|| host.pool(&member, ConnType::Node, Arc::clone(&service) as _, drain));
+        let pool =
+            tunnelled.then(|| host.pool(&member, ConnType::Node, Arc::clone(&service) as _, drain));
         let mut node = Node::new(
             host.host_id.to_string(),
             NodeSpec {
@@ -109,11 +109,14 @@ impl SshHost<'_> {
             },
         );
         node.metadata.labels = labels.fixed().clone();
-        let presence =
-            NodePresence { node, authority: Arc::clone(authority), changes: labels.watch(), labels };
+        let presence = NodePresence {
+            node,
+            authority: Arc::clone(authority),
+            changes: labels.watch(),
+            labels,
+        };
         let heartbeat = Heartbeat::new(Box::new(presence), pool.as_ref().map(|pool| pool.status()));
-        let listener =
-            socket.map(|(socket, _)| (socket, host.tls(&member, alpn::NODE_HANDOVER)));
+        let listener = socket.map(|(socket, _)| (socket, host.tls(&member, alpn::NODE_HANDOVER)));
         let direct = Direct::Ssh(Listening { service, listener, drain });
         Ok(Agent { events, recordings, heartbeat, pool, direct })
     }

@@ -107,7 +107,8 @@ async fn ask(
     let service = session.database().name();
     let request =
         DatabaseCertRequest::new(key.public().to_pem(), session.certificate(), service, user);
-    let signed = authority.sign_database_client(request).await.map_err(ConnectError::Certificate)?;
+    let signed =
+        authority.sign_database_client(request).await.map_err(ConnectError::Certificate)?;
     let certificates =
         tls::certs_from_pem(signed.certificate.as_bytes()).map_err(ConnectError::Tls)?;
     Ok(Shown { certificates, key, valid_until: signed.valid_until, config: Mutex::default() })
@@ -123,8 +124,7 @@ impl Shown {
         let mut kept = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(set_up) = kept.as_ref()
             && Arc::ptr_eq(&set_up.database, database)
-            && (Arc::ptr_eq(&set_up.state, state)
-                || set_up.state.authorities == state.authorities)
+            && (Arc::ptr_eq(&set_up.state, state) || set_up.state.authorities == state.authorities)
         {
             return Ok(Arc::clone(&set_up.config));
         }

@@ -55,7 +55,8 @@ impl DatabaseVerifier {
             }
         }
         // AWS has certificates that everybody trusts.
-        let is_aws = database.spec.protocol == DbProtocol::Dynamodb && database.spec.trusted_pem().is_empty();
+        let is_aws = database.spec.protocol == DbProtocol::Dynamodb
+            && database.spec.trusted_pem().is_empty();
         if tls.trust_system_cert_pool || is_aws {
             roots.add_parsable_certificates(system_roots().iter().cloned());
         }

@@ -67,8 +67,7 @@ impl Session {
         user_agent: &str,
         refused: Option<&str>,
     ) -> AuditEvent {
-        let strictness =
-            if self.is_strict() { Strictness::Strict } else { Strictness::BestEffort };
+        let strictness = if self.is_strict() { Strictness::Strict } else { Strictness::BestEffort };
         DatabaseSessionStart {
             user: parts.user.clone(),
             session: parts.session.clone(),

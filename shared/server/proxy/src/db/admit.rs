@@ -10,7 +10,7 @@ use server_core::ssh::Ends;
 use server_core::ssh::events::{cut, not_admitted, user};
 use server_core::ssh::limits;
 use server_core::tunnel::{AgentService, ConnType};
-use server_core::{AccessRefused, ClusterState, EventSink as _, Via};
+use server_core::{AccessRefused, ClusterState, EventSink as _};
 use shared_events::{
     AuditEvent, ConnectionMetadata, DatabaseMetadata, DatabaseSessionStart, Metadata,
     ServerMetadata, Status, codes,
@@ -94,8 +94,7 @@ impl DbProxy {
         peer: SocketAddr,
     ) -> Result<(DatabaseRoute, Vec<Arc<DatabaseServer>>, limits::Connection), Refusal> {
         let state = self.authority.state();
-        let via = Via { server: self.settings.host_id, confirmed: self.authority.confirmed() };
-        check_user(&state, identity, None, via).map_err(Refusal::User)?;
+        check_user(&state, identity, None, self.via()).map_err(Refusal::User)?;
         let elsewhere =
             |pinned: std::net::IpAddr| pinned.to_canonical() != peer.ip().to_canonical();
         if identity.pinned_ip.is_some_and(elsewhere) {

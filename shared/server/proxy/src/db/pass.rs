@@ -11,10 +11,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use server_core::access::check_user;
 use server_core::db::Preamble;
 use server_core::ssh::Ends;
 use server_core::ssh::limits;
 use server_core::tunnel::{AgentService, Arrival, ArrivedBy, BoxedStream, ConnType};
+use shared_pki::Identity;
 use shared_transport::Rewind;
 use shared_transport::tunnel::TunnelStream;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -22,11 +24,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::admit::{Admitted, Agent};
-use super::canonical;
 use super::meet::Guest;
+use super::{DbProxy, canonical};
 
 /// How long a client may stay whose agent has said its last.
 const AFTERWARDS: Duration = Duration::from_secs(10);
+/// How long an agent may take to end a connection itself.
+const AGENTS_TURN: Duration = Duration::from_secs(3);
 /// How long an agent may take to take what the proxy and the client said first.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -34,38 +38,58 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Ready {
     guest: Guest,
     certificate: bytes::Bytes,
+    identity: Identity,
     agent: Agent,
     counted: limits::Connection,
 }
 
 impl Ready {
     pub(super) fn new(guest: Guest, admitted: Admitted, agent: Agent) -> Self {
-        let Admitted { certificate, counted, .. } = admitted;
-        Self { guest, certificate, agent, counted }
+        let Admitted { certificate, identity, counted, .. } = admitted;
+        Self { guest, certificate, identity, agent, counted }
     }
 }
 
-/// Serves a connection to its end. After `ending` it has `drain`.
-pub(super) async fn pass(ready: Ready, ends: Ends, ending: CancellationToken, drain: Duration) {
-    let Ready { guest, certificate, agent, counted: _counted } = ready;
-    let client = canonical(ends.peer);
-    let preamble = Preamble { client, certificate, greeted: guest.greeted };
-    let (stream, seen) = guest.stream.into_parts();
-    let mut first = BytesMut::from(preamble.to_bytes());
-    first.extend_from_slice(&seen);
-    drop(seen);
-    match agent {
-        Agent::Here(service) => {
-            here(service, Rewind::with_seen(stream, &first), ends, ending).await
+impl DbProxy {
+    /// Serves a connection to its end. After `ending` it has the drain's time.
+    pub(super) async fn pass(&self, ready: Ready, ends: Ends, ending: CancellationToken) {
+        let Ready { guest, certificate, identity, agent, counted: _counted } = ready;
+        let client = canonical(ends.peer);
+        let preamble = Preamble { client, certificate, greeted: guest.greeted };
+        let (stream, seen) = guest.stream.into_parts();
+        let mut first = BytesMut::from(preamble.to_bytes());
+        first.extend_from_slice(&seen);
+        drop(seen);
+        match agent {
+            Agent::Here(service) => {
+                here(service, Rewind::with_seen(stream, &first), ends, ending).await;
+            }
+            Agent::There(agent) => {
+                let overdue = async {
+                    ending.cancelled().await;
+                    tokio::time::sleep(self.settings.timeouts.drain).await;
+                };
+                tokio::select! {
+                    () = there(stream, agent, &first, ends) => {}
+                    () = overdue => {}
+                    () = self.shut_out(&identity) => {}
+                }
+            }
         }
-        Agent::There(agent) => {
-            let overdue = async {
-                ending.cancelled().await;
-                tokio::time::sleep(drain).await;
-            };
-            tokio::select! {
-                () = there(stream, agent, &first, ends) => {}
-                () = overdue => {}
+    }
+
+    /// Pends until a user may not be here any more, through this proxy or at all. The agent ends such a connection
+    /// itself, and says why; it does not know of a lock on this proxy, and may have lost the auth service.
+    async fn shut_out(&self, identity: &Identity) {
+        let mut states = self.authority.watch();
+        loop {
+            let state = Arc::clone(&states.borrow_and_update());
+            if check_user(&state, identity, None, self.via()).is_err() {
+                return tokio::time::sleep(AGENTS_TURN).await;
+            }
+            if states.changed().await.is_err() {
+                // The service is stopping, and ends connections itself.
+                return std::future::pending().await;
             }
         }
     }

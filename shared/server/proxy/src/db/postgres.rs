@@ -14,8 +14,8 @@ use super::tls::{DbTls, Shown};
 /// Length of either request for encryption.
 const REQUEST: usize = 8;
 
-/// Answers requests for encryption until something comes that is for the database, which is left unread. `shown` is what
-/// the client has shown in TLS of ours; TLS of its own is then not needed, and refused as servers refuse it.
+/// Answers requests for encryption until something comes that is for the database, which is left unread. `shown` is
+/// what the client has shown in TLS of ours; TLS of its own is then not needed, and refused as servers refuse it.
 pub(super) async fn meet(
     tls: &DbTls,
     mut stream: Rewind<BoxedStream>,

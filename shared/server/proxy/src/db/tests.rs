@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use server_core::tunnel::ArrivedBy;
 use shared_transport::alpn;
+use shared_types::resource::{Lock, LockSpec, LockTarget};
 use shared_types::{DbProtocol, HostId, SystemRole};
 use shared_wire::mysql::Greeting;
 use shared_wire::postgres::{Cancel, GSSENC_REQUEST, SSL_REQUEST};
@@ -74,6 +75,17 @@ async fn an_agent_behind_a_tunnel_is_reached_by_its_role() {
         assert_eq!(arrival.client, preamble.client);
     }
     assert!(node.told().is_empty());
+
+    // A proxy that is locked out ends what runs through it, whatever the agent knows of that.
+    let joe = world.joe("shop", DbProtocol::Dynamodb);
+    let mut client = world.client(alpn::DYNAMODB, Some(&joe)).await;
+    echoed(&mut client, b"POST / HTTP/1.1\r\n\r\n").await;
+    let target = LockTarget { server_id: Some(world.cluster.recorder), ..LockTarget::default() };
+    let lock = Lock::new("l", LockSpec { target, ..LockSpec::default() });
+    world.cluster.change(|state| state.locks.push(lock));
+    rest(&mut client).await;
+    world.cluster.change(|state| state.locks.clear());
+
     drop(agent);
     let deadline = std::time::Instant::now() + support::LIMIT;
     loop {

@@ -62,6 +62,8 @@ fn results_of_every_shape() {
     assert_eq!(told(0, query, &[&[1], DEF, EOF, b"\x01a", ERR]), ["1064 (42000): no"]);
     assert_eq!(told(0, query, &[OK_MORE, &[1], DEF, EOF, EOF_MORE, OK_3]), ["4"]);
     assert_eq!(told(0, &[b"\x17\0\0\0\0\x01\x01\0\0\0"], &[&[1], DEF, EOF_CURSOR]), ["0"]);
+    // A procedure's own cursor.
+    assert_eq!(told(0, query, &[&[1], DEF, EOF_CURSOR, b"\x01a", EOF]), ["1"]);
     assert_eq!(told(0, &[b"\x1c\0\0\0\0\x09\0\0\0"], &[&[0, 0, 1], &[0, 0, 2], EOF]), ["2"]);
 }
 
@@ -79,8 +81,10 @@ fn prepared_statements_with_and_without_ends() {
 
 #[test]
 fn commands_without_rows() {
-    let commands: &[&[u8]] = &[b"\x0e", b"\x02shop", b"\x1b\0\0", b"\x09", b"\x1f", b"\x04t\0", b"\x0a", b"\x03select"];
-    let payloads: &[&[u8]] = &[OK_3, ERR, EOF, b"Uptime: 3", OK_3, DEF, DEF, EOF, &[1], DEF, EOF, b"\x01x", EOF, OK_3];
+    let commands: &[&[u8]] =
+        &[b"\x0e", b"\x02shop", b"\x1b\0\0", b"\x09", b"\x1f", b"\x04t\0", b"\x0a", b"\x03select"];
+    let payloads: &[&[u8]] =
+        &[OK_3, ERR, EOF, b"Uptime: 3", OK_3, DEF, DEF, EOF, &[1], DEF, EOF, b"\x01x", EOF, OK_3];
     assert_eq!(told(0, commands, payloads), ["1064 (42000): no", "3"]);
 }
 

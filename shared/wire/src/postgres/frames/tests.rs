@@ -72,16 +72,29 @@ fn of_a_long_statement_the_digest_is_of_the_statement_alone() {
 #[test]
 fn lengths_and_types_that_cannot_be_end_the_stream() {
     let head = |tag: u8, length: u32| [&[tag][..], &length.to_be_bytes()].concat();
-    for (tag, length) in [(b'Q', 3), (b'Q', 0), (b'Q', 0x4000_0000), (b'Q', u32::MAX), (b'E', 20_000), (b'S', 20_000)] {
+    for (tag, length) in [
+        (b'Q', 3),
+        (b'Q', 0),
+        (b'Q', 0x4000_0000),
+        (b'Q', u32::MAX),
+        (b'E', 20_000),
+        (b'S', 20_000),
+    ] {
         let error = Frames::frontend(50).next(&head(tag, length), &mut 0).unwrap_err();
-        assert!(matches!(error, FrameError::Length { length: said, .. } if said == length), "{error}");
+        assert!(
+            matches!(error, FrameError::Length { length: said, .. } if said == length),
+            "{error}"
+        );
     }
     for tag in [0, b'x', b'p', b'Z', 0x16] {
         let error = Frames::frontend(50).next(&[tag], &mut 0).unwrap_err();
         assert_eq!(error, FrameError::Unknown(tag));
     }
     let error = Frames::backend(50).next(&head(b'D', u32::MAX), &mut 0).unwrap_err();
-    assert_eq!(error.to_string(), "message 'D' of 4294967295 bytes, between 4 and 1073741823 are possible");
+    assert_eq!(
+        error.to_string(),
+        "message 'D' of 4294967295 bytes, between 4 and 1073741823 are possible"
+    );
     assert_eq!(Frames::backend(50).next(b"H", &mut 0), Ok(None));
     assert_eq!(Frames::backend(50).next(b"Q", &mut 0), Err(FrameError::Unknown(b'Q')));
 }

@@ -10,7 +10,10 @@ fn cut(length: u64) -> Cut {
 
 #[test]
 fn statements_are_read() {
-    assert_eq!(read(b'Q', b"select 1;\0"), Some(Frontend::Query(Text { bytes: b"select 1;", cut: None })));
+    assert_eq!(
+        read(b'Q', b"select 1;\0"),
+        Some(Frontend::Query(Text { bytes: b"select 1;", cut: None }))
+    );
     let text = Text { bytes: b"select $1", cut: None };
     let body = b"s1\0select $1\0\0\x01\0\0\0\x17";
     assert_eq!(read(b'P', body), Some(Frontend::Parse { name: b"s1", text }));
@@ -65,7 +68,10 @@ fn of_a_cut_message_the_beginning_is_read() {
     assert_eq!(bind.parameters.count(), 3);
 
     let message = Message { tag: b'Q', body: b"sele", cut: Some(cut(8)) };
-    assert_eq!(frontend(&message), Some(Frontend::Query(Text { bytes: b"sele", cut: Some(cut(8)) })));
+    assert_eq!(
+        frontend(&message),
+        Some(Frontend::Query(Text { bytes: b"sele", cut: Some(cut(8)) }))
+    );
     let message = Message { tag: b'P', body: b"s\0select\0\0", cut: Some(cut(6)) };
     let text = Text { bytes: b"select", cut: None };
     assert_eq!(frontend(&message), Some(Frontend::Parse { name: b"s", text }));
@@ -76,7 +82,10 @@ fn function_calls_are_read() {
     let body = b"\0\0\x04\xd2\0\0\0\x02\0\0\0\x03abc\xff\xff\xff\xff\0\0";
     let Some(Frontend::FunctionCall(call)) = read(b'F', body) else { panic!() };
     assert_eq!(call.oid, 1234);
-    assert_eq!(call.arguments.iter().collect::<Vec<_>>(), [Parameter::Text(b"abc"), Parameter::Null]);
+    assert_eq!(
+        call.arguments.iter().collect::<Vec<_>>(),
+        [Parameter::Text(b"abc"), Parameter::Null]
+    );
 }
 
 #[test]

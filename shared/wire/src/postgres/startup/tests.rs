@@ -25,14 +25,20 @@ fn requests_are_told_apart_and_what_follows_is_left() {
 
 #[test]
 fn a_startup_message_names_user_and_database_once() {
-    let bytes = packet(0x0003_0000, b"user\0eve\0database\0a\0application_name\0psql\0user\0alice\0options\0-c x=y\0\0");
+    let bytes = packet(
+        0x0003_0000,
+        b"user\0eve\0database\0a\0application_name\0psql\0user\0alice\0options\0-c x=y\0\0",
+    );
     let Ok(Some((First::Startup(startup), _))) = first(&bytes) else { panic!() };
     assert_eq!((startup.user.as_str(), startup.database()), ("alice", "a"), "the last one counts");
     assert_eq!(startup.setting("application_name"), Some("psql"));
     let again = startup.to_bytes();
     assert_eq!(
         again,
-        packet(0x0003_0000, b"user\0alice\0database\0a\0application_name\0psql\0options\0-c x=y\0\0")
+        packet(
+            0x0003_0000,
+            b"user\0alice\0database\0a\0application_name\0psql\0options\0-c x=y\0\0"
+        )
     );
 }
 

@@ -1,8 +1,8 @@
 //! The body of a request as an event holds it.
 
 use serde_json::{Map, Value};
-use shared_events::{MAX_STATEMENT, Struct};
 use sha2::{Digest as _, Sha256};
+use shared_events::{MAX_STATEMENT, Struct};
 
 use crate::audit::cut_text;
 
@@ -78,8 +78,15 @@ mod tests {
             let shown = json(body.as_bytes());
             let text = shown["_cut"].as_str().unwrap();
             let sum = hex::encode(Sha256::digest(body.as_bytes()));
-            assert!(text.len() <= MAX_STATEMENT / 2 && text.starts_with("{\"a\":"), "{}", text.len());
-            assert!(text.ends_with(&format!("… [cut: {} bytes, sha256 {sum}]", body.len())), "{text}");
+            assert!(
+                text.len() <= MAX_STATEMENT / 2 && text.starts_with("{\"a\":"),
+                "{}",
+                text.len()
+            );
+            assert!(
+                text.ends_with(&format!("… [cut: {} bytes, sha256 {sum}]", body.len())),
+                "{text}"
+            );
         }
         let deep = "[".repeat(20_000);
         assert!(json(deep.as_bytes())["_text"].as_str().unwrap().contains("[cut: 20000 bytes"));

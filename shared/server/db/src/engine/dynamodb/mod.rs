@@ -68,7 +68,8 @@ impl Dialect for AwsJson {
 
     fn event(&self, asked: &Asked, status: StatusCode) -> AuditEvent {
         let text = |text: &str| fit_to(text, MOST_TEXT).into_owned();
-        let target = asked.headers.get(TARGET).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let target =
+            asked.headers.get(TARGET).map(|value| String::from_utf8_lossy(value.as_bytes()));
         DynamoDbRequest {
             status_code: u32::from(status.as_u16()),
             path: text(asked.uri.path()),
@@ -102,17 +103,20 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(TARGET, HeaderValue::from_static("DynamoDB_20120810.GetItem"));
         let body = Bytes::from_static(br#"{"TableName":"t","Key":{"id":{"S":"1"}}}"#);
-        let asked = Asked {
-            method: http::Method::POST,
-            uri: "/?a=b".parse().unwrap(),
-            headers,
-            body,
-        };
-        let AuditEvent::DynamoDbRequest(event) = AwsJson.event(&asked, StatusCode::BAD_REQUEST) else {
+        let asked =
+            Asked { method: http::Method::POST, uri: "/?a=b".parse().unwrap(), headers, body };
+        let AuditEvent::DynamoDbRequest(event) = AwsJson.event(&asked, StatusCode::BAD_REQUEST)
+        else {
             unreachable!()
         };
-        assert_eq!((event.status_code, event.path.as_str(), event.raw_query.as_str()), (400, "/", "a=b"));
-        assert_eq!((event.method.as_str(), event.target.as_str()), ("POST", "DynamoDB_20120810.GetItem"));
+        assert_eq!(
+            (event.status_code, event.path.as_str(), event.raw_query.as_str()),
+            (400, "/", "a=b")
+        );
+        assert_eq!(
+            (event.method.as_str(), event.target.as_str()),
+            ("POST", "DynamoDB_20120810.GetItem")
+        );
         let wanted = serde_json::json!({"TableName": "t", "Key": {"id": {"S": "1"}}});
         assert_eq!(serde_json::to_value(event.body).unwrap(), wanted);
     }

@@ -48,7 +48,8 @@ pub(super) fn region<'a>(database: &'a Database, headers: &'a HeaderMap) -> Cow<
     let configured = database.spec.aws.as_ref().map(|aws| aws.region.as_str());
     let configured = configured.filter(|region| !region.is_empty());
     let host = database.spec.address().map(|(host, _)| host);
-    let named = configured.or_else(|| host.and_then(region_of_host)).or_else(|| signed_region(headers));
+    let named =
+        configured.or_else(|| host.and_then(region_of_host)).or_else(|| signed_region(headers));
     let environment = || {
         let names = ["AWS_REGION", "AWS_DEFAULT_REGION"];
         names.iter().find_map(|name| std::env::var(name).ok().filter(|region| is_region(region)))
@@ -136,8 +137,7 @@ mod tests {
         entries.iter().map(entry).collect()
     }
 
-    const THEIRS: &str =
-        "AWS4-HMAC-SHA256 Credential=THEIRS/20260101/eu-north-1/dynamodb/aws4_request, SignedHeaders=host, Signature=00";
+    const THEIRS: &str = "AWS4-HMAC-SHA256 Credential=THEIRS/20260101/eu-north-1/dynamodb/aws4_request, SignedHeaders=host, Signature=00";
 
     #[test]
     fn the_region_is_found() {
@@ -179,11 +179,15 @@ mod tests {
     #[test]
     fn the_agents_signature_goes_on() {
         let asked = asked(headers(&[("authorization", THEIRS), ("x-amz-target", "T.Op")]));
-        let signed = signed(&credential(), "eu-west-1", &database("http://127.0.0.1:8000"), &asked).unwrap();
+        let signed =
+            signed(&credential(), "eu-west-1", &database("http://127.0.0.1:8000"), &asked).unwrap();
         let authorization = signed.get(header::AUTHORIZATION).unwrap().to_str().unwrap();
         assert!(authorization.starts_with("AWS4-HMAC-SHA256 Credential=OURS/"), "{authorization}");
         assert!(authorization.contains("/eu-west-1/dynamodb/aws4_request"), "{authorization}");
-        assert!(authorization.contains("host;x-amz-content-sha256;x-amz-date;x-amz-target"), "{authorization}");
+        assert!(
+            authorization.contains("host;x-amz-content-sha256;x-amz-date;x-amz-target"),
+            "{authorization}"
+        );
         assert_eq!(signed.get(header::HOST).unwrap(), "127.0.0.1:8000");
     }
 

@@ -22,7 +22,11 @@ pub(super) async fn refuse(dialect: &dyn Dialect, client: BoxedStream, why: &Eng
         Ok::<_, Infallible>(dialect.error(status, fault, &text))
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(TO_ASK).max_buf_size(MOST_HEAD).keep_alive(false);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(TO_ASK)
+        .max_buf_size(MOST_HEAD)
+        .keep_alive(false);
     let connection = builder.serve_connection(TokioIo::new(client), service);
     let _ = tokio::time::timeout(TO_ASK, connection).await;
 }
@@ -33,7 +37,9 @@ fn reply(why: &EngineError) -> (StatusCode, Fault, String) {
         EngineError::Refused(refusal) => {
             (StatusCode::BAD_REQUEST, Fault::Client, refusal.peer_text().into_owned())
         }
-        EngineError::Connect(why) => (StatusCode::SERVICE_UNAVAILABLE, Fault::Away, why.peer_text()),
+        EngineError::Connect(why) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Fault::Away, why.peer_text())
+        }
         EngineError::Audit(why) => {
             (StatusCode::SERVICE_UNAVAILABLE, Fault::Away, why.peer_text().to_owned())
         }

@@ -19,15 +19,18 @@ const CACHED: &[u8] = &[1, 3];
 /// Who a client is.
 #[derive(Debug)]
 pub(super) struct Hello {
-    /// As whom it comes, to which database: what it says, else what its certificate says. Of its capabilities those that
-    /// it was offered.
+    /// As whom it comes, to which database: what it says, else what its certificate says. Of its capabilities those
+    /// that it was offered.
     pub(super) login: Login,
     /// Number of the packet that answers it.
     pub(super) next: u8,
 }
 
 /// Greets a client, where a proxy has not done so, and reads its login.
-pub(super) async fn greet(client: &mut BoxedStream, session: &Session) -> Result<Hello, EngineError> {
+pub(super) async fn greet(
+    client: &mut BoxedStream,
+    session: &Session,
+) -> Result<Hello, EngineError> {
     let offered = match session.greeted() {
         Some(packet) => {
             let payload = packet.get(HEADER..).unwrap_or_default();

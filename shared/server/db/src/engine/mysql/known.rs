@@ -1,5 +1,5 @@
-//! What is known of servers before anybody logs in to them: they say it first, but a client is greeted before its server
-//! may be dialled.
+//! What is known of servers before anybody logs in to them: they say it first, but a client is greeted before its
+//! server may be dialled.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,9 +40,14 @@ pub(super) fn remember(database: &Database, greeting: &Greeting) {
     }
 }
 
-/// Listens how a server greets whoever connects to it, as a look at its health does; nothing comes of it if it does not.
+/// Listens how a server greets whoever connects to it, as a look at its health does; nothing comes of it if it does
+/// not.
 pub(in crate::engine) async fn learn<S: AsyncRead + Unpin>(database: &Database, stream: &mut S) {
-    let Ok(Ok((_, payload))) = tokio::time::timeout(LOOK, packets::read(stream, EngineError::Database)).await else { return };
+    let Ok(Ok((_, payload))) =
+        tokio::time::timeout(LOOK, packets::read(stream, EngineError::Database)).await
+    else {
+        return;
+    };
     if let Ok(greeting) = Greeting::parse(&payload) {
         remember(database, &greeting);
     }
@@ -57,8 +62,8 @@ pub(super) fn greeting(database: &Database, connection_id: u32, salt: [u8; 20]) 
     let version = configured.filter(|version| !version.is_empty()).or(has).unwrap_or(VERSION);
     let mut greeting = Greeting::plain(version, connection_id, salt);
     if let Some(Traits { capabilities, .. }) = traits {
-        greeting.capabilities =
-            (capabilities & (capability::PLAIN | capability::NEGOTIATED)) | (capability::PLAIN & ALWAYS);
+        greeting.capabilities = (capabilities & (capability::PLAIN | capability::NEGOTIATED))
+            | (capability::PLAIN & ALWAYS);
     }
     greeting
 }

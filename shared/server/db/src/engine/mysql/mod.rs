@@ -41,7 +41,11 @@ pub(super) struct Mysql;
 
 #[async_trait]
 impl Engine for Mysql {
-    async fn serve(&self, mut client: BoxedStream, session: &mut Session) -> Result<(), EngineError> {
+    async fn serve(
+        &self,
+        mut client: BoxedStream,
+        session: &mut Session,
+    ) -> Result<(), EngineError> {
         let greeted = tokio::time::timeout(FIRST, client::greet(&mut client, session));
         let served = match greeted.await.unwrap_or(Err(EngineError::Slow("the login"))) {
             Ok(hello) => serve(hello, &mut client, session).await,
@@ -70,12 +74,19 @@ struct Left {
 }
 
 /// A session, from its login to its end.
-async fn serve(hello: client::Hello, client: &mut BoxedStream, session: &mut Session) -> Result<(), Left> {
+async fn serve(
+    hello: client::Hello,
+    client: &mut BoxedStream,
+    session: &mut Session,
+) -> Result<(), Left> {
     let next = hello.next;
     let left = |error: EngineError| Left { error, next: Some(next), told: false };
     let login = hello.login;
     let called = called(&login);
-    let granted = session.authorize(&login.user, &login.database, &called).await.map_err(|why| left(why.into()))?;
+    let granted = session
+        .authorize(&login.user, &login.database, &called)
+        .await
+        .map_err(|why| left(why.into()))?;
     let opened = server::connect(granted, &login, session).await.map_err(left)?;
     let server::Opened { mut stream, capabilities, answer } = opened;
     let refused = answer.refused;
@@ -101,6 +112,9 @@ async fn serve(hello: client::Hello, client: &mut BoxedStream, session: &mut Ses
 
 /// What the client calls itself.
 fn called(login: &Login) -> String {
-    let name = login.attribute("program_name").or_else(|| login.attribute("_client_name")).unwrap_or_default();
+    let name = login
+        .attribute("program_name")
+        .or_else(|| login.attribute("_client_name"))
+        .unwrap_or_default();
     name.get(..name.floor_char_boundary(CALLED)).unwrap_or_default().to_owned()
 }

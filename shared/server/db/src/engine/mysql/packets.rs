@@ -11,8 +11,8 @@ use crate::relay::Malformed;
 /// The longest packet of a handshake, in bytes: attributes of a connection may take 64 KiB.
 const LONGEST: usize = 128 << 10;
 
-/// A packet's number and payload. Not a byte behind it is read, so that nothing sent in the clear is taken for a part of
-/// what TLS protects. `failed` says whose connection it is.
+/// A packet's number and payload. Not a byte behind it is read, so that nothing sent in the clear is taken for a part
+/// of what TLS protects. `failed` says whose connection it is.
 pub(super) async fn read<S: AsyncRead + Unpin>(
     stream: &mut S,
     failed: fn(io::Error) -> EngineError,
@@ -30,7 +30,11 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
 }
 
 /// Writes a packet.
-pub(super) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, sequence: u8, payload: &[u8]) -> io::Result<()> {
+pub(super) async fn write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    sequence: u8,
+    payload: &[u8],
+) -> io::Result<()> {
     stream.write_all(&packet(sequence, payload)).await?;
     stream.flush().await
 }

@@ -1,4 +1,5 @@
-//! The way to the server: it greets, TLS is asked for and made, and the user logs in with a certificate and no password.
+//! The way to the server: it greets, TLS is asked for and made, and the user logs in with a certificate and no
+//! password.
 
 use std::time::Duration;
 
@@ -57,7 +58,11 @@ pub(super) async fn connect(
 }
 
 /// Reads the greeting, and asks for TLS.
-async fn begin(dialled: &mut Dialled, login: &Login, session: &Session) -> Result<Login, EngineError> {
+async fn begin(
+    dialled: &mut Dialled,
+    login: &Login,
+    session: &Session,
+) -> Result<Login, EngineError> {
     let stream = &mut dialled.stream;
     let greeting = tokio::time::timeout(GREETING, greeting(stream));
     let greeting = greeting.await.unwrap_or(Err(EngineError::Slow("the database's greeting")))?;
@@ -70,7 +75,9 @@ async fn begin(dialled: &mut Dialled, login: &Login, session: &Session) -> Resul
 async fn greeting<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Greeting, EngineError> {
     let (_, payload) = packets::read(stream, EngineError::Database).await?;
     Greeting::parse(&payload).map_err(|error| match error {
-        GreetingError::Malformed(_) => EngineError::DatabaseRefused("it does not speak MySQL's protocol".to_owned()),
+        GreetingError::Malformed(_) => {
+            EngineError::DatabaseRefused("it does not speak MySQL's protocol".to_owned())
+        }
         refused => EngineError::DatabaseRefused(refused.to_string()),
     })
 }
@@ -84,7 +91,9 @@ fn agree(login: &Login, greeting: &Greeting) -> Result<Login, EngineError> {
     }
     if login.capabilities & capability::NEGOTIATED & !theirs != 0 {
         // The client was greeted as the server before it would have.
-        return Err(EngineError::DatabaseRefused("it was replaced by another version; connect again".to_owned()));
+        return Err(EngineError::DatabaseRefused(
+            "it was replaced by another version; connect again".to_owned(),
+        ));
     }
     Ok(Login {
         // Not what the client was asked: how the answer is written is up to this server.
@@ -116,7 +125,9 @@ where
         })?;
         let said: &[u8] = match reply {
             Reply::Ok => return Ok(Answer { payload, refused: None }),
-            Reply::Failed(failure) => return Ok(Answer { refused: Some(failure.to_string()), payload }),
+            Reply::Failed(failure) => {
+                return Ok(Answer { refused: Some(failure.to_string()), payload });
+            }
             Reply::More([3]) => continue,
             Reply::More(_) => return Err(wants_password("a password", login)),
             Reply::Switch { plugin, .. } => match EMPTY.iter().find(|(name, _)| *name == plugin) {
@@ -124,7 +135,9 @@ where
                 None => return Err(wants_password(&String::from_utf8_lossy(plugin), login)),
             },
         };
-        packets::write(stream, sequence.wrapping_add(1), said).await.map_err(EngineError::Database)?;
+        packets::write(stream, sequence.wrapping_add(1), said)
+            .await
+            .map_err(EngineError::Database)?;
     }
     Err(EngineError::DatabaseRefused("its authentication does not end".to_owned()))
 }

@@ -1,10 +1,10 @@
 //! Events of what passes.
 
 use shared_events::{
-    AuditEvent, DatabaseSessionCommandResult, DatabaseSessionQuery, MAX_STATEMENT, MySqlCreateDb, MySqlDebug, MySqlDropDb,
-    MySqlInitDb, MySqlProcessKill, MySqlRefresh, MySqlShutDown, MySqlStatementBulkExecute, MySqlStatementClose,
-    MySqlStatementExecute, MySqlStatementFetch, MySqlStatementPrepare, MySqlStatementReset, MySqlStatementSendLongData,
-    Status,
+    AuditEvent, DatabaseSessionCommandResult, DatabaseSessionQuery, MAX_STATEMENT, MySqlCreateDb,
+    MySqlDebug, MySqlDropDb, MySqlInitDb, MySqlProcessKill, MySqlRefresh, MySqlShutDown,
+    MySqlStatementBulkExecute, MySqlStatementClose, MySqlStatementExecute, MySqlStatementFetch,
+    MySqlStatementPrepare, MySqlStatementReset, MySqlStatementSendLongData, Status,
 };
 use shared_wire::mysql::{Answers, Outcome, Request, Requests, Text};
 
@@ -41,14 +41,18 @@ impl Tap for Up {
                 Ok(None) => return Ok(Step::Pass),
                 Ok(Some(seen)) => match seen.request {
                     Request::NotPassed(name) => {
-                        return Ok(Step::End { pass: seen.from, why: format!("{name} is not supported") });
+                        return Ok(Step::End {
+                            pass: seen.from,
+                            why: format!("{name} is not supported"),
+                        });
                     }
                     request => events.extend(event(request)),
                 },
                 Err(error) => {
                     let from = self.requests.from();
                     let payload = chunk.get(from..).unwrap_or_default();
-                    let payload = payload.get(..payload.len().min(KEEP)).unwrap_or_default().to_vec();
+                    let payload =
+                        payload.get(..payload.len().min(KEEP)).unwrap_or_default().to_vec();
                     let broken = Malformed { what: error.to_string(), payload };
                     if from == 0 {
                         return Err(broken);
@@ -74,7 +78,9 @@ fn event(request: Request<'_>) -> Option<AuditEvent> {
             ..Default::default()
         }
         .into(),
-        Request::Prepare(text) => MySqlStatementPrepare { query: statement(text), ..Default::default() }.into(),
+        Request::Prepare(text) => {
+            MySqlStatementPrepare { query: statement(text), ..Default::default() }.into()
+        }
         Request::Execute { statement, text, parameters } => MySqlStatementExecute {
             statement_id: statement,
             parameters,
@@ -96,18 +102,31 @@ fn event(request: Request<'_>) -> Option<AuditEvent> {
             ..Default::default()
         }
         .into(),
-        Request::Close(statement_id) => MySqlStatementClose { statement_id, ..Default::default() }.into(),
-        Request::Reset(statement_id) => MySqlStatementReset { statement_id, ..Default::default() }.into(),
-        Request::Fetch { statement, rows } => {
-            MySqlStatementFetch { statement_id: statement, rows_count: rows, ..Default::default() }.into()
+        Request::Close(statement_id) => {
+            MySqlStatementClose { statement_id, ..Default::default() }.into()
         }
-        Request::InitDb(name) => MySqlInitDb { schema_name: statement(name), ..Default::default() }.into(),
-        Request::CreateDb(name) => MySqlCreateDb { schema_name: statement(name), ..Default::default() }.into(),
-        Request::DropDb(name) => MySqlDropDb { schema_name: statement(name), ..Default::default() }.into(),
+        Request::Reset(statement_id) => {
+            MySqlStatementReset { statement_id, ..Default::default() }.into()
+        }
+        Request::Fetch { statement, rows } => {
+            MySqlStatementFetch { statement_id: statement, rows_count: rows, ..Default::default() }
+                .into()
+        }
+        Request::InitDb(name) => {
+            MySqlInitDb { schema_name: statement(name), ..Default::default() }.into()
+        }
+        Request::CreateDb(name) => {
+            MySqlCreateDb { schema_name: statement(name), ..Default::default() }.into()
+        }
+        Request::DropDb(name) => {
+            MySqlDropDb { schema_name: statement(name), ..Default::default() }.into()
+        }
         Request::ShutDown => MySqlShutDown::default().into(),
         Request::Kill(process_id) => MySqlProcessKill { process_id, ..Default::default() }.into(),
         Request::Debug => MySqlDebug::default().into(),
-        Request::Refresh(what) => MySqlRefresh { subcommand: what.to_string(), ..Default::default() }.into(),
+        Request::Refresh(what) => {
+            MySqlRefresh { subcommand: what.to_string(), ..Default::default() }.into()
+        }
         Request::Quit | Request::Quiet | Request::NotPassed(_) => return None,
     })
 }

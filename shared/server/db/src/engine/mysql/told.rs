@@ -13,7 +13,11 @@ const TOLD: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Tells the client why, as the packet `next`, and ends the connection.
-pub(super) async fn tell<C: AsyncRead + AsyncWrite + Send + Unpin>(client: &mut C, next: u8, error: &EngineError) {
+pub(super) async fn tell<C: AsyncRead + AsyncWrite + Send + Unpin>(
+    client: &mut C,
+    next: u8,
+    error: &EngineError,
+) {
     let Some((code, state, text)) = words(error) else { return };
     let said = async {
         client.write_all(&refuse(next, code, state, &text)).await?;
@@ -41,9 +45,13 @@ fn words(error: &EngineError) -> Option<(u16, &'static str, String)> {
         EngineError::Connect(why) => (1429, "HY000", why.peer_text()),
         EngineError::Audit(why) => (1105, "HY000", why.peer_text().to_owned()),
         EngineError::Client(_) => return None,
-        EngineError::Database(_) => (1158, "08S01", "the connection to the database was lost".to_owned()),
+        EngineError::Database(_) => {
+            (1158, "08S01", "the connection to the database was lost".to_owned())
+        }
         EngineError::Malformed(why) => (1835, "HY000", why.to_string()),
-        EngineError::DatabaseRefused(why) => (1429, "HY000", format!("could not connect to the database: {why}")),
+        EngineError::DatabaseRefused(why) => {
+            (1429, "HY000", format!("could not connect to the database: {why}"))
+        }
         EngineError::NotPassedOn(why) => (1235, "42000", why.clone()),
         EngineError::Ended(why) => (1927, "70100", format!("session ended: {why}")),
         EngineError::Slow(what) => (1159, "08S01", format!("{what} took too long")),
@@ -73,6 +81,9 @@ mod tests {
         let lost = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         assert_eq!(words(&EngineError::Client(lost())), None);
         let (code, state, text) = words(&EngineError::Database(lost())).unwrap();
-        assert_eq!((code, state, text.as_str()), (1158, "08S01", "the connection to the database was lost"));
+        assert_eq!(
+            (code, state, text.as_str()),
+            (1158, "08S01", "the connection to the database was lost")
+        );
     }
 }

@@ -56,11 +56,15 @@ pub(super) fn register(cancel: Cancel, session: &Session, startup: &Startup) -> 
 pub(super) async fn pass_on(cancel: &Cancel, session: &Session) -> Result<(), EngineError> {
     let route = session.route();
     let opener = running().get(&(route.service.clone(), cancel.clone())).cloned();
-    let opener = opener.unwrap_or_else(|| Opener { user: route.user.clone(), name: route.name.clone() });
-    let dialled = session.dial_for_cancel(&opener.user, &opener.name).await.map_err(|refused| match refused {
-        CancelRefused::Refused(why) => EngineError::Refused(why),
-        CancelRefused::Connect(why) => EngineError::Connect(why),
-    })?;
+    let opener =
+        opener.unwrap_or_else(|| Opener { user: route.user.clone(), name: route.name.clone() });
+    let dialled =
+        session.dial_for_cancel(&opener.user, &opener.name).await.map_err(
+            |refused| match refused {
+                CancelRefused::Refused(why) => EngineError::Refused(why),
+                CancelRefused::Connect(why) => EngineError::Connect(why),
+            },
+        )?;
     let mut server = server::secure(dialled, session).await?;
     server.write_all(&cancel.to_bytes()).await.map_err(EngineError::Database)?;
     server.flush().await.map_err(EngineError::Database)?;

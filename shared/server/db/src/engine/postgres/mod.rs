@@ -1,8 +1,8 @@
 //! PostgreSQL, and CockroachDB, which speaks the same.
 //!
-//! What must stay true: the user and the database that were decided about are the ones the server is told, once each;
-//! a statement is in the audit log's queue before it is passed on; nothing of a server that wants a password reaches the
-//! client, and no password leaves it.
+//! What must stay true: the user and the database that were decided about are the ones the server is told, once
+//! each; a statement is in the audit log's queue before it is passed on; nothing of a server that wants a password
+//! reaches the client, and no password leaves it.
 //!
 //! Replication connections are refused: what they copy does not stop at the database that roles speak of.
 
@@ -32,7 +32,11 @@ pub(super) struct Postgres;
 
 #[async_trait]
 impl Engine for Postgres {
-    async fn serve(&self, mut client: BoxedStream, session: &mut Session) -> Result<(), EngineError> {
+    async fn serve(
+        &self,
+        mut client: BoxedStream,
+        session: &mut Session,
+    ) -> Result<(), EngineError> {
         let first = tokio::time::timeout(FIRST, first::read(&mut client));
         let first = first.await.unwrap_or(Err(EngineError::Slow("the first packet")));
         let served = match first {
@@ -71,12 +75,19 @@ impl<E: Into<EngineError>> From<E> for Left {
 }
 
 /// A session, from its start-up message to its end.
-async fn serve(mut startup: Startup, client: &mut BoxedStream, session: &mut Session) -> Result<(), Left> {
+async fn serve(
+    mut startup: Startup,
+    client: &mut BoxedStream,
+    session: &mut Session,
+) -> Result<(), Left> {
     if startup.user.is_empty() {
         return Err(EngineError::NotPassedOn("user name must not be empty".to_owned()).into());
     }
     if startup.setting("replication").is_some_and(|value| !means_no(value)) {
-        return Err(EngineError::NotPassedOn("replication connections are not supported".to_owned()).into());
+        return Err(EngineError::NotPassedOn(
+            "replication connections are not supported".to_owned(),
+        )
+        .into());
     }
     startup.database = startup.database().to_owned();
     let called = startup.setting("application_name").unwrap_or_default();

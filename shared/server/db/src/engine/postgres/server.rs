@@ -31,7 +31,10 @@ pub(super) async fn connect(
 }
 
 /// Asks for TLS and makes it.
-pub(super) async fn secure(mut dialled: Dialled, session: &Session) -> Result<ServerStream, EngineError> {
+pub(super) async fn secure(
+    mut dialled: Dialled,
+    session: &Session,
+) -> Result<ServerStream, EngineError> {
     let asked = tokio::time::timeout(TLS_ANSWER, ask_for_tls(&mut dialled.stream));
     asked.await.unwrap_or(Err(EngineError::Slow("the database's answer about TLS")))?;
     Ok(session.secure(dialled).await?)
@@ -71,7 +74,9 @@ where
         server.flush().await.map_err(EngineError::Database)?;
         until_ready(server).await
     };
-    tokio::time::timeout(READY, opened).await.unwrap_or(Err(EngineError::Slow("the database's start")))
+    tokio::time::timeout(READY, opened)
+        .await
+        .unwrap_or(Err(EngineError::Slow("the database's start")))
 }
 
 async fn until_ready<S: AsyncRead + Send + Unpin>(server: &mut S) -> Result<Opened, EngineError> {
@@ -119,7 +124,7 @@ impl Opening {
             match backend(&message) {
                 Some(Backend::Authentication(0)) => self.authenticated = true,
                 Some(Backend::Authentication(_)) => {
-                    let why = "it asks for a password; let pg_hba.conf have `hostssl all all all cert` for users of the cluster";
+                    let why = "it asks for a password; pg_hba.conf needs `hostssl all all all cert` for its users";
                     return Err(EngineError::DatabaseRefused(why.to_owned()));
                 }
                 Some(Backend::Error(error)) => {
@@ -129,7 +134,9 @@ impl Opening {
                 Some(Backend::KeyData { pid, secret }) if self.authenticated => {
                     opened.key = Some(Cancel { pid, secret: secret.to_vec() });
                 }
-                Some(Backend::Ready(_)) if self.authenticated && at == piece.len() => return Ok(true),
+                Some(Backend::Ready(_)) if self.authenticated && at == piece.len() => {
+                    return Ok(true);
+                }
                 _ => return Err(odd("messages in the wrong order", piece)),
             }
         }
@@ -165,7 +172,7 @@ mod tests {
     const SETTING: &[u8] = b"S\0\0\0\x0ba\0bcde\0";
     const KEY: &[u8] = b"K\0\0\0\x0c\0\0\0\x07abcd";
     const READY_NOW: &[u8] = b"Z\0\0\0\x05I";
-    const ERROR: &[u8] = b"E\0\0\0\x21SFATAL\0C3D000\0Mno database\0\0";
+    const ERROR: &[u8] = b"E\0\0\0\x20SFATAL\0C3D000\0Mno database\0\0";
 
     #[tokio::test]
     async fn a_server_that_is_ready() {
@@ -218,7 +225,9 @@ mod tests {
 
     #[tokio::test]
     async fn without_tls_nothing_is_sent() {
-        for (answer, what) in [(b"N", "does not offer TLS"), (b"E", "does not know"), (b"H", "does not speak")] {
+        for (answer, what) in
+            [(b"N", "does not offer TLS"), (b"E", "does not know"), (b"H", "does not speak")]
+        {
             let (mut near, mut far) = tokio::io::duplex(100);
             far.write_all(answer).await.unwrap();
             let text = ask_for_tls(&mut near).await.unwrap_err().to_string();

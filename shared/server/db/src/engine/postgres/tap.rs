@@ -3,11 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use shared_events::{
-    AuditEvent, DatabaseSessionCommandResult, DatabaseSessionQuery, MAX_PARAMETERS, MAX_STATEMENT, PostgresBind,
-    PostgresClose, PostgresExecute, PostgresFunctionCall, PostgresParse, Status,
+    AuditEvent, DatabaseSessionCommandResult, DatabaseSessionQuery, MAX_PARAMETERS, MAX_STATEMENT,
+    PostgresBind, PostgresClose, PostgresExecute, PostgresFunctionCall, PostgresParse, Status,
 };
 use shared_wire::postgres::{
-    Backend, Cut, Frames, Frontend, Message, Parameter, Parameters, ServerError, Text, backend, frontend,
+    Backend, Cut, Frames, Frontend, Message, Parameter, Parameters, ServerError, Text, backend,
+    frontend,
 };
 
 use crate::audit::{cut_text, fit, fit_to};
@@ -75,7 +76,11 @@ impl Tap for Up {
 }
 
 /// What stands before it in the chunk was told of and is passed on first.
-fn stop(broken: &mut Option<Malformed>, pass: usize, malformed: Malformed) -> Result<Step, Malformed> {
+fn stop(
+    broken: &mut Option<Malformed>,
+    pass: usize,
+    malformed: Malformed,
+) -> Result<Step, Malformed> {
     if pass == 0 {
         return Err(malformed);
     }
@@ -92,9 +97,12 @@ fn event(message: &Frontend<'_>) -> Option<AuditEvent> {
             ..DatabaseSessionQuery::default()
         }
         .into(),
-        Frontend::Parse { name: of, text } => {
-            PostgresParse { statement_name: name(of), query: statement(text), ..PostgresParse::default() }.into()
+        Frontend::Parse { name: of, text } => PostgresParse {
+            statement_name: name(of),
+            query: statement(text),
+            ..PostgresParse::default()
         }
+        .into(),
         Frontend::Bind(bind) => PostgresBind {
             statement_name: name(bind.statement),
             portal_name: name(bind.portal),
@@ -108,7 +116,9 @@ fn event(message: &Frontend<'_>) -> Option<AuditEvent> {
         Frontend::CloseStatement(of) => {
             PostgresClose { statement_name: name(of), ..PostgresClose::default() }.into()
         }
-        Frontend::ClosePortal(of) => PostgresClose { portal_name: name(of), ..PostgresClose::default() }.into(),
+        Frontend::ClosePortal(of) => {
+            PostgresClose { portal_name: name(of), ..PostgresClose::default() }.into()
+        }
         Frontend::FunctionCall(call) => PostgresFunctionCall {
             function_oid: call.oid,
             function_args: values(&call.arguments, call.cut),
@@ -152,7 +162,12 @@ fn values(parameters: &Parameters<'_>, cut: Option<Cut>) -> Vec<String> {
     let missing = parameters.count() - shown.len();
     match cut {
         Some(Cut { length, sha256 }) => {
-            shown.push(cut_text(&format!("… {missing} more; the message"), MAX_NAME, length, &sha256));
+            shown.push(cut_text(
+                &format!("… {missing} more; the message"),
+                MAX_NAME,
+                length,
+                &sha256,
+            ));
         }
         None if missing > 0 => shown.push(format!("… [cut: {missing} more]")),
         None => {}
@@ -212,12 +227,16 @@ fn result(message: &Message<'_>) -> Result<Option<AuditEvent>, String> {
         Some(_) => return Ok(None),
         None => return Err(format!("body of a message {:?}", char::from(message.tag))),
     };
-    Ok(Some(DatabaseSessionCommandResult { status, affected_records: rows, ..Default::default() }.into()))
+    Ok(Some(
+        DatabaseSessionCommandResult { status, affected_records: rows, ..Default::default() }
+            .into(),
+    ))
 }
 
 /// An error of the server in one line.
 pub(super) fn words(error: &ServerError<'_>) -> String {
-    let [severity, message, code] = [error.severity, error.message, error.code].map(String::from_utf8_lossy);
+    let [severity, message, code] =
+        [error.severity, error.message, error.code].map(String::from_utf8_lossy);
     format!("{severity}: {message} (SQLSTATE {code})")
 }
 

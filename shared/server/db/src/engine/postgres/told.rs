@@ -14,7 +14,10 @@ const TOLD: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Tells the client why, as a fatal error, and ends the connection.
-pub(super) async fn tell<C: AsyncRead + AsyncWrite + Send + Unpin>(client: &mut C, error: &EngineError) {
+pub(super) async fn tell<C: AsyncRead + AsyncWrite + Send + Unpin>(
+    client: &mut C,
+    error: &EngineError,
+) {
     let Some((state, text)) = words(error) else { return };
     let said = async {
         client.write_all(&refuse(state, &text)).await?;

@@ -119,7 +119,8 @@ impl Gate {
     fn hello(&self, command: &Command<'_>) -> Verdict {
         let (mut at, mut auth) = (2, false);
         while let Some(option) = command.arg(at) {
-            let (name, values) = if command.word(at, "AUTH") { ("AUTH", 2) } else { ("SETNAME", 1) };
+            let (name, values) =
+                if command.word(at, "AUTH") { ("AUTH", 2) } else { ("SETNAME", 1) };
             if !command.word(at, name) || command.arg(at + values).is_none() {
                 let option = option.kept.escape_ascii();
                 return Verdict::Refuse("ERR", format!("Syntax error in HELLO option '{option}'"));

@@ -11,18 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use server_core::tunnel::BoxedStream;
 use shared_wire::redis::{Due, error};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::gate::Gate;
 use super::told;
-use crate::connect::ServerStream;
 use crate::engine::EngineError;
-use crate::relay::{Cause, Side};
-use crate::session::Session;
+use crate::relay::{Cause, Side, Watched};
 
 /// What is read at first, and after quiet.
 const SMALL: usize = 4 * 1024;
@@ -67,12 +64,17 @@ impl Talk {
     }
 
     /// Serves until one side or the session ends; the client has read why.
-    pub(super) async fn run(
+    pub(super) async fn run<H, C, S>(
         &self,
-        session: &Session,
-        client: &mut BoxedStream,
-        server: &mut ServerStream,
-    ) -> Result<(), EngineError> {
+        session: &H,
+        client: &mut C,
+        server: &mut S,
+    ) -> Result<(), EngineError>
+    where
+        H: Watched,
+        C: AsyncRead + AsyncWrite + Send + Unpin,
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
         let cause = {
             let (from_client, to_client) = tokio::io::split(&mut *client);
             let (from_server, to_server) = tokio::io::split(server);
@@ -103,7 +105,7 @@ impl Talk {
     /// Runs both directions to the end of one, and what the server still has to say.
     async fn until_the_end(
         &self,
-        session: &Session,
+        session: &impl Watched,
         up: impl Future<Output = Cause>,
         down: impl Future<Output = Cause>,
     ) -> Cause {
@@ -151,3 +153,6 @@ impl Talk {
         self.answer.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,11 @@ pub(super) struct Redis;
 
 #[async_trait]
 impl Engine for Redis {
-    async fn serve(&self, mut client: BoxedStream, session: &mut Session) -> Result<(), EngineError> {
+    async fn serve(
+        &self,
+        mut client: BoxedStream,
+        session: &mut Session,
+    ) -> Result<(), EngineError> {
         let (mut server, gate) = match open(session).await {
             Ok(opened) => opened,
             Err(error) => {

@@ -48,7 +48,12 @@ async fn a_certificate_and_an_empty_password_let_in() {
 
 #[tokio::test]
 async fn no_password_leaves_and_its_want_is_explained() {
-    for said in [&[&b"\xfeclient_ed25519\0salt"[..]][..], &[b"\xfemysql_clear_password\0"], &[&[1, 4]], &[&[0xfe]]] {
+    for said in [
+        &[&b"\xfeclient_ed25519\0salt"[..]][..],
+        &[b"\xfemysql_clear_password\0"],
+        &[&[1, 4]],
+        &[&[0xfe]],
+    ] {
         let (answer, heard) = talk(said).await;
         let text = answer.unwrap_err().to_string();
         assert!(text.contains("REQUIRE SUBJECT '/CN=alice'"), "{text}");
@@ -83,6 +88,7 @@ fn both_sides_agree_about_what_messages_look_like() {
     let newer = Login { capabilities: capability::PLAIN | capability::DEPRECATE_EOF, ..login() };
     let replaced = agree(&newer, &greeting).unwrap_err().to_string();
     assert!(replaced.contains("connect again"), "{replaced}");
-    let old = Greeting { capabilities: greeting.capabilities & !capability::LOCAL_FILES, ..greeting };
+    let old =
+        Greeting { capabilities: greeting.capabilities & !capability::LOCAL_FILES, ..greeting };
     assert_eq!(agree(&login(), &old).unwrap().capabilities & capability::LOCAL_FILES, 0);
 }

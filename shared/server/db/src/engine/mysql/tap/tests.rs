@@ -15,10 +15,15 @@ fn command(opcode: u8, body: &[u8]) -> Vec<u8> {
 fn commands_become_events_and_answers_results() {
     let (mut up, mut down) = taps();
     let mut events = Vec::new();
-    let sent = [command(3, b"select 1"), command(0x0e, b""), command(2, b"shop"), command(0x16, b"do ?")].concat();
+    let sent =
+        [command(3, b"select 1"), command(0x0e, b""), command(2, b"shop"), command(0x16, b"do ?")]
+            .concat();
     assert_eq!(up.see(&sent, &mut events), Ok(Step::Pass));
-    let [AuditEvent::DatabaseSessionQuery(query), AuditEvent::MySqlInitDb(init), AuditEvent::MySqlStatementPrepare(_)] =
-        &events[..]
+    let [
+        AuditEvent::DatabaseSessionQuery(query),
+        AuditEvent::MySqlInitDb(init),
+        AuditEvent::MySqlStatementPrepare(_),
+    ] = &events[..]
     else {
         panic!("{events:?}")
     };
@@ -54,7 +59,10 @@ fn what_is_not_passed_on_ends_the_session_behind_what_is() {
     let ping = command(0x0e, b"");
     let sent = [ping.clone(), command(0x11, b"root\0")].concat();
     let step = up.see(&sent, &mut Vec::new()).unwrap();
-    assert_eq!(step, Step::End { pass: ping.len(), why: "COM_CHANGE_USER is not supported".to_owned() });
+    assert_eq!(
+        step,
+        Step::End { pass: ping.len(), why: "COM_CHANGE_USER is not supported".to_owned() }
+    );
 }
 
 #[test]
@@ -83,5 +91,7 @@ fn a_long_statement_is_cut_and_says_so() {
         up.see(chunk, &mut events).unwrap();
     }
     let [AuditEvent::DatabaseSessionQuery(query)] = &events[..] else { panic!("{events:?}") };
-    assert!(query.query.len() <= MAX_STATEMENT && query.query.contains("[cut: 200000 bytes, sha256 "));
+    assert!(
+        query.query.len() <= MAX_STATEMENT && query.query.contains("[cut: 200000 bytes, sha256 ")
+    );
 }

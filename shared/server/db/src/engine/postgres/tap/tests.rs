@@ -54,7 +54,12 @@ fn every_statement_is_told_of_in_order_at_every_cut() {
     .concat();
     let wanted: Vec<AuditEvent> = vec![
         query("select 'é'"),
-        PostgresParse { statement_name: "s".into(), query: "select $1, $2".into(), ..Default::default() }.into(),
+        PostgresParse {
+            statement_name: "s".into(),
+            query: "select $1, $2".into(),
+            ..Default::default()
+        }
+        .into(),
         PostgresBind {
             statement_name: "s".into(),
             portal_name: "p".into(),
@@ -63,7 +68,12 @@ fn every_statement_is_told_of_in_order_at_every_cut() {
         }
         .into(),
         PostgresExecute { portal_name: "p".into(), ..Default::default() }.into(),
-        PostgresFunctionCall { function_oid: 1234, function_args: vec!["a".into()], ..Default::default() }.into(),
+        PostgresFunctionCall {
+            function_oid: 1234,
+            function_args: vec!["a".into()],
+            ..Default::default()
+        }
+        .into(),
         PostgresClose { statement_name: "s".into(), ..Default::default() }.into(),
         PostgresClose { portal_name: "p".into(), ..Default::default() }.into(),
     ];
@@ -75,7 +85,9 @@ fn every_statement_is_told_of_in_order_at_every_cut() {
 #[test]
 fn values_without_text_are_named() {
     let stream = bind(&[7, 0, 0], &[Some(b"x"), None, Some(b"")]);
-    let [AuditEvent::PostgresBind(event)] = &seen(&mut Up::new(), &stream, 1000)[..] else { panic!() };
+    let [AuditEvent::PostgresBind(event)] = &seen(&mut Up::new(), &stream, 1000)[..] else {
+        panic!()
+    };
     assert_eq!(event.parameters, ["<unknown>", "<null>", ""]);
 }
 
@@ -91,15 +103,30 @@ fn whatever_the_size_an_event_fits_a_record_and_says_what_is_missing() {
             assert!(event.inner_len() < MAX_RECORD - 10_000, "{}", event.inner_len());
             event
         };
-        let AuditEvent::DatabaseSessionQuery(event) = one(&message(b'Q', format!("{long}\0").as_bytes())) else { panic!() };
-        assert!(event.query.contains("… [cut: 2097152 bytes, sha256 "), "{}", &event.query[event.query.len() - 120..]);
-        let AuditEvent::PostgresParse(event) = one(&message(b'P', format!("{long}\0{long}\0\0\0").as_bytes()[2 * (1 << 20) - 8..].as_ref())) else {
+        let AuditEvent::DatabaseSessionQuery(event) =
+            one(&message(b'Q', format!("{long}\0").as_bytes()))
+        else {
+            panic!()
+        };
+        assert!(
+            event.query.contains("… [cut: 2097152 bytes, sha256 "),
+            "{}",
+            &event.query[event.query.len() - 120..]
+        );
+        let AuditEvent::PostgresParse(event) = one(&message(
+            b'P',
+            format!("{long}\0{long}\0\0\0").as_bytes()[2 * (1 << 20) - 8..].as_ref(),
+        )) else {
             panic!()
         };
         assert!(event.query.contains("… [cut: 2097152 bytes"));
         let AuditEvent::PostgresBind(event) = one(&bind(&[], &many)) else { panic!() };
         assert!(event.parameters.last().unwrap().contains("more"), "{:?}", event.parameters.last());
-        let AuditEvent::PostgresBind(event) = one(&bind(&[1], &[Some(b"a"), Some(long.as_bytes()), Some(b"b")])) else { panic!() };
+        let AuditEvent::PostgresBind(event) =
+            one(&bind(&[1], &[Some(b"a"), Some(long.as_bytes()), Some(b"b")]))
+        else {
+            panic!()
+        };
         assert!(event.parameters[1].contains("[cut: "), "{:?}", event.parameters);
     }
 }
@@ -107,7 +134,8 @@ fn whatever_the_size_an_event_fits_a_record_and_says_what_is_missing() {
 #[test]
 fn what_is_malformed_ends_it_behind_what_was_told_of() {
     let good = message(b'Q', b"select 1\0");
-    for bad in [&b"\0\0\0\x08\x04\xd2\x16\x2f"[..], b"Q\0\0\0\x02", b"z", &message(b'Q', b"no end")] {
+    for bad in [&b"\0\0\0\x08\x04\xd2\x16\x2f"[..], b"Q\0\0\0\x02", b"z", &message(b'Q', b"no end")]
+    {
         let stream = [&good[..], bad].concat();
         let (mut up, mut events) = (Up::new(), Vec::new());
         let step = up.see(&stream, &mut events);
@@ -132,16 +160,24 @@ fn results_are_told_of_and_rows_are_not_looked_at() {
     .concat();
     let results = |events: Vec<AuditEvent>| -> Vec<(bool, String, u64)> {
         let of = |event| match event {
-            AuditEvent::DatabaseSessionCommandResult(it) => (it.status.success, it.status.error, it.affected_records),
+            AuditEvent::DatabaseSessionCommandResult(it) => {
+                (it.status.success, it.status.error, it.affected_records)
+            }
             other => panic!("{other:?}"),
         };
         events.into_iter().map(of).collect()
     };
-    let wanted = [(true, String::new(), 3), (false, "ERROR: no such table (SQLSTATE 42P01)".to_owned(), 0)];
+    let wanted =
+        [(true, String::new(), 3), (false, "ERROR: no such table (SQLSTATE 42P01)".to_owned(), 0)];
     for step in [1, 7, 4096, stream.len()] {
         assert_eq!(results(seen(&mut Down::new(), &stream, step)), wanted);
     }
-    for bad in [message(b'R', b"\0\0\0\0"), b"D\xff\xff\xff\xff".to_vec(), message(b'C', b"no end"), b"Q".to_vec()] {
+    for bad in [
+        message(b'R', b"\0\0\0\0"),
+        b"D\xff\xff\xff\xff".to_vec(),
+        message(b'C', b"no end"),
+        b"Q".to_vec(),
+    ] {
         let malformed = Down::new().see(&bad, &mut Vec::new()).unwrap_err();
         assert!(malformed.what.starts_with("from the database: "), "{}", malformed.what);
     }

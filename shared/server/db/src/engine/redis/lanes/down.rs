@@ -4,43 +4,35 @@ use std::sync::atomic::Ordering;
 
 use shared_events::{AuditEvent, DatabaseSessionCommandResult, Status};
 use shared_wire::redis::{Got, Kind, Replies, Reply};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
+};
 
 use super::{LARGE, SMALL, Talk};
-use crate::audit::Audit;
-use crate::relay::{Cause, Malformed, Side};
-use crate::session::Session;
+use crate::relay::{Cause, Malformed, Side, Watched};
 
-pub(super) struct Down<'a, S, C> {
+pub(super) struct Down<'a, H, S, C> {
     talk: &'a Talk,
-    session: &'a Session,
-    audit: Audit,
+    session: &'a H,
     from: ReadHalf<&'a mut S>,
     to: WriteHalf<&'a mut C>,
     replies: Replies,
     events: Vec<AuditEvent>,
 }
 
-impl<'a, S, C> Down<'a, S, C>
+impl<'a, H, S, C> Down<'a, H, S, C>
 where
+    H: Watched,
     S: AsyncRead + AsyncWrite + Send + Unpin,
     C: AsyncRead + AsyncWrite + Send + Unpin,
 {
     pub(super) fn new(
         talk: &'a Talk,
-        session: &'a Session,
+        session: &'a H,
         from: ReadHalf<&'a mut S>,
         to: WriteHalf<&'a mut C>,
     ) -> Self {
-        Self {
-            talk,
-            session,
-            audit: session.audit(),
-            from,
-            to,
-            replies: Replies::default(),
-            events: Vec::new(),
-        }
+        Self { talk, session, from, to, replies: Replies::default(), events: Vec::new() }
     }
 
     pub(super) async fn run(mut self) -> Cause {
@@ -59,6 +51,12 @@ where
             };
             let count = match read {
                 Ok(0) => {
+                    // What is refused needs no server.
+                    if self.replies.between()
+                        && let Err(cause) = self.answer().await
+                    {
+                        return cause;
+                    }
                     let _ = self.to.shutdown().await;
                     return Cause::Closed(Side::Database);
                 }
@@ -99,7 +97,7 @@ where
                 Err(error) => {
                     let what = format!("the database answers no Redis protocol: {error}");
                     let malformed = Malformed { what, payload: rest.to_vec() };
-                    self.audit.malformed(&malformed.payload).await.map_err(Cause::Audit)?;
+                    self.session.malformed(&malformed.payload).await.map_err(Cause::Audit)?;
                     return Err(Cause::Malformed(Side::Database, malformed));
                 }
             };
@@ -132,7 +130,9 @@ where
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Cause> {
-        self.audit.statement(&mut self.events).await.map_err(Cause::Audit)?;
+        if !self.events.is_empty() {
+            self.session.happened(&mut self.events).await.map_err(Cause::Audit)?;
+        }
         if bytes.is_empty() {
             return Ok(());
         }
@@ -150,7 +150,8 @@ fn result(reply: &Reply, got: &Got) -> AuditEvent {
     let own = (reply.kind == Kind::Error).then_some(&reply.line);
     let errors: Vec<String> =
         own.into_iter().chain(&reply.errors).map(|line| text(line, got.secret)).collect();
-    let status = Status { success: errors.is_empty(), error: errors.join("; "), ..Status::default() };
+    let status =
+        Status { success: errors.is_empty(), error: errors.join("; "), ..Status::default() };
     DatabaseSessionCommandResult { status, ..DatabaseSessionCommandResult::default() }.into()
 }
 

@@ -3,21 +3,20 @@
 use bytes::{Buf as _, BytesMut};
 use shared_events::{AuditEvent, DatabaseSessionQuery, MAX_STATEMENT, Status};
 use shared_wire::redis::{self, Command, Commands, INLINE_LIMIT, encode};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
+};
 
 use super::super::gate::{Class, Verdict};
 use super::{Both, LARGE, SMALL, Talk};
-use crate::audit::Audit;
-use crate::relay::{Cause, Malformed, Side};
-use crate::session::Session;
+use crate::relay::{Cause, Malformed, Side, Watched};
 
 /// The most bytes that wait until their command can be judged; an inline command with its line end is the longest.
 const HELD: usize = INLINE_LIMIT + 2;
 
-pub(super) struct Up<'a, C, S> {
+pub(super) struct Up<'a, H, C, S> {
     talk: &'a Talk,
-    session: &'a Session,
-    audit: Audit,
+    session: &'a H,
     from: ReadHalf<&'a mut C>,
     to: WriteHalf<&'a mut S>,
     commands: Commands,
@@ -36,21 +35,21 @@ struct Places {
     at: usize,
 }
 
-impl<'a, C, S> Up<'a, C, S>
+impl<'a, H, C, S> Up<'a, H, C, S>
 where
+    H: Watched,
     C: AsyncRead + AsyncWrite + Send + Unpin,
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     pub(super) fn new(
         talk: &'a Talk,
-        session: &'a Session,
+        session: &'a H,
         from: ReadHalf<&'a mut C>,
         to: WriteHalf<&'a mut S>,
     ) -> Self {
         Self {
             talk,
             session,
-            audit: session.audit(),
             from,
             to,
             commands: Commands::default(),
@@ -63,6 +62,7 @@ where
         let mut buffer = BytesMut::new();
         let mut read = SMALL;
         loop {
+            let held = buffer.len();
             buffer.reserve(read);
             let count = match self.from.read_buf(&mut buffer).await {
                 Ok(0) => {
@@ -74,7 +74,7 @@ where
             };
             read = if count >= SMALL { LARGE } else { SMALL };
             self.session.moved(count);
-            if let Err(cause) = self.pass(&mut buffer).await {
+            if let Err(cause) = self.pass(&mut buffer, held).await {
                 return cause;
             }
             if buffer.is_empty() && read == SMALL {
@@ -84,9 +84,9 @@ where
         }
     }
 
-    /// Passes on what may be, and leaves in `buffer` what has to wait.
-    async fn pass(&mut self, buffer: &mut BytesMut) -> Result<(), Cause> {
-        let mut places = Places { done: 0, begin: 0, at: 0 };
+    /// Passes on what may be, and leaves in `buffer` what has to wait; `held` bytes waited already, and were scanned.
+    async fn pass(&mut self, buffer: &mut BytesMut, held: usize) -> Result<(), Cause> {
+        let mut places = Places { done: 0, begin: 0, at: held };
         while places.at < buffer.len() {
             if self.commands.between() {
                 (places.begin, self.class) = (places.at, None);
@@ -166,7 +166,9 @@ where
 
     /// Writes down what was asked, and then passes these bytes on.
     async fn write(&mut self, buffer: &[u8], from: usize, to: usize) -> Result<(), Cause> {
-        self.audit.statement(&mut self.events).await.map_err(Cause::Audit)?;
+        if !self.events.is_empty() {
+            self.session.happened(&mut self.events).await.map_err(Cause::Audit)?;
+        }
         let bytes = buffer.get(from..to).unwrap_or_default();
         if bytes.is_empty() {
             return Ok(());
@@ -177,7 +179,12 @@ where
     }
 
     /// The bytes are no command: what stands before them is passed on, they are not.
-    async fn malformed(&mut self, buffer: &[u8], places: &Places, error: &redis::Malformed) -> Cause {
+    async fn malformed(
+        &mut self,
+        buffer: &[u8],
+        places: &Places,
+        error: &redis::Malformed,
+    ) -> Cause {
         if let Err(cause) = self.write(buffer, places.done, places.begin.max(places.done)).await {
             return cause;
         }
@@ -197,7 +204,7 @@ where
         if may_hold_secret(&malformed.payload) {
             malformed.payload = b"<redacted>".to_vec();
         }
-        match self.audit.malformed(&malformed.payload).await {
+        match self.session.malformed(&malformed.payload).await {
             Ok(()) => Cause::Malformed(Side::Client, malformed),
             Err(error) => Cause::Audit(error),
         }
