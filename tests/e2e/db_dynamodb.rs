@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use shared_testkit::process::command;
-use shared_testkit::{DbOptions, DbResource, DbStage, DbTunnel, DynamoDb, Tls, TlsServer, memory, run};
+use shared_testkit::{
+    DbOptions, DbResource, DbStage, DbTunnel, DynamoDb, Tls, TlsServer, memory, run,
+};
 
 use crate::db_told::{ended, logged, recorded, text};
 
@@ -67,7 +69,9 @@ fn boto3_is_told_of() -> Result<()> {
     }
     let Some((stage, server, tunnel)) = tables("dynamodb")? else { return Ok(()) };
     let mut client = command("python3", stage.scratch.path());
-    client.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/clients/dynamodb_boto3.py")).arg(tunnel.port.to_string());
+    client
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/clients/dynamodb_boto3.py"))
+        .arg(tunnel.port.to_string());
     let outcome = run(&mut client, "", 180)?.ok();
     assert_eq!(outcome.text(), "done\n", "{}", outcome.stderr);
     let sids = ended(&stage, TABLES, 1)?;
@@ -127,7 +131,10 @@ fn refusals_are_errors_of_aws() -> Result<()> {
     let Some((stage, mut server, tunnel)) = tables("dynamodb-refused")? else { return Ok(()) };
     let too_long = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{";
     let refused = raw(tunnel.port, too_long.as_bytes())?;
-    assert!(refused.starts_with("HTTP/1.1 413 ") && refused.contains("the request is longer than"), "{refused}");
+    assert!(
+        refused.starts_with("HTTP/1.1 413 ") && refused.contains("the request is longer than"),
+        "{refused}"
+    );
     let served = raw(tunnel.port, &post("{}"))?;
     assert!(served.starts_with("HTTP/1.1 200 OK"), "{served}");
     server.process.kill()?;
@@ -164,7 +171,10 @@ fn serve(mut tls: Tls) -> Result<()> {
         }
     } else if asked.contains("identity") {
         let reply = asked.replace(['"', '\\'], "'").replace("\r\n", "|");
-        let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reply}", reply.len());
+        let reply = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reply}",
+            reply.len()
+        );
         tls.write_all(reply.as_bytes())?;
     }
     Ok(())
@@ -186,8 +196,16 @@ fn a_hostile_server_harms_its_own_session_only() -> Result<()> {
                   AWS4-HMAC-SHA256 Credential=CLIENTSKEY/20260101/eu-north-1/dynamodb/aws4_request, SignedHeaders=host, Signature=00\r\n\
                   Content-Length: 18\r\n\r\n{\"how\":\"identity\"}";
     let seen = raw(tunnel.port, theirs.as_bytes())?;
-    assert!(seen.contains("Credential=AGENTSKEY71/") && seen.contains("/eu-north-1/dynamodb/"), "{seen}");
-    assert!(!seen.contains("clients-token") && !seen.contains("CLIENTSKEY") && !seen.contains("agents-secret"), "{seen}");
+    assert!(
+        seen.contains("Credential=AGENTSKEY71/") && seen.contains("/eu-north-1/dynamodb/"),
+        "{seen}"
+    );
+    assert!(
+        !seen.contains("clients-token")
+            && !seen.contains("CLIENTSKEY")
+            && !seen.contains("agents-secret"),
+        "{seen}"
+    );
     let daemon = stage.cluster.auth.id();
     let before = memory::resident(daemon)?;
     let mut stream = TcpStream::connect(("127.0.0.1", tunnel.port))?;

@@ -6,7 +6,9 @@ use shared_testkit::DbStage;
 
 /// The sessions of a service that have ended, oldest first; waits until there are so many.
 pub(crate) fn ended(stage: &DbStage, service: &str, count: usize) -> Result<Vec<String>> {
-    let sql = format!("select sid from db_session_end where db_service = '{service}' order by event_time");
+    let sql = format!(
+        "select sid from db_session_end where db_service = '{service}' order by event_time"
+    );
     stage.audited(&sql, |sids| sids.len() >= count)
 }
 

@@ -39,7 +39,10 @@ impl DynamoDb {
             return Ok(None);
         }
         if !libraries.is_dir() {
-            ensure!(std::env::var_os("CI").is_none(), "DynamoDB Local is missing; cargo xtask test brings it");
+            ensure!(
+                std::env::var_os("CI").is_none(),
+                "DynamoDB Local is missing; cargo xtask test brings it"
+            );
             eprintln!("skipped: DynamoDB Local is not installed; cargo xtask test brings it");
             return Ok(None);
         }
@@ -47,7 +50,12 @@ impl DynamoDb {
         let port = free_port()?;
         let mut server = command("java", scratch.path());
         server.arg(format!("-Dsqlite4java.library.path={}", libraries.display()));
-        server.arg("-cp").arg(libraries.join("*")).args([MAIN, "-inMemory", "-port", &port.to_string()]);
+        server.arg("-cp").arg(libraries.join("*")).args([
+            MAIN,
+            "-inMemory",
+            "-port",
+            &port.to_string(),
+        ]);
         let mut process = Guard::start("dynamodb", &mut server, &scratch.path().join("log"))?;
         until("DynamoDB Local", 60, || {
             let up = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();

@@ -29,7 +29,8 @@ impl Redis {
         let scratch = Scratch::new("redis")?;
         let signed = scratch.path().join("server");
         let out = format!("--out={}", signed.display());
-        let sign = ["auth", "sign", "--format=redis", "--host=localhost,127.0.0.1", "--ttl=24h", &out];
+        let sign =
+            ["auth", "sign", "--format=redis", "--host=localhost,127.0.0.1", "--ttl=24h", &out];
         let _signed = cluster.tctl_ok(sign)?;
         let port = free_port()?;
         let (signed, folder) = (signed.display(), scratch.path().display());
@@ -43,7 +44,8 @@ impl Redis {
         let process = Guard::start("redis", server.arg(config), &scratch.path().join("log"))?;
         let mut this = Self { port, process, scratch };
         until("Redis", 30, || {
-            let answered = run(this.direct().arg("PING"), "", 30).is_ok_and(|outcome| outcome.code == 0);
+            let answered =
+                run(this.direct().arg("PING"), "", 30).is_ok_and(|outcome| outcome.code == 0);
             (answered || !this.process.running()).then_some(())
         })?;
         ensure!(this.process.running(), "Redis ended: {}", this.process.log());

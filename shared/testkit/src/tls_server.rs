@@ -31,8 +31,10 @@ impl TlsServer {
     ) -> Result<Self> {
         let out = folder.join("tls-server");
         let out_flag = format!("--out={}", out.display());
-        let _signed = cluster.tctl_ok(["auth", "sign", "--format=db", "--host=localhost", &out_flag])?;
-        let certificates = CertificateDer::pem_file_iter(out.with_extension("crt"))?.collect::<Result<Vec<_>, _>>()?;
+        let _signed =
+            cluster.tctl_ok(["auth", "sign", "--format=db", "--host=localhost", &out_flag])?;
+        let certificates = CertificateDer::pem_file_iter(out.with_extension("crt"))?
+            .collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_file(out.with_extension("key"))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)

@@ -96,8 +96,9 @@ impl std::fmt::Debug for ProxyService {
 }
 
 impl ProxyService {
-    /// Opens the spools and makes keys. `keys` are this host's own of role Proxy, which it shows to agents; `locals` are
-    /// services of agents in this process, which are reached without a tunnel. Spools go on after `shutdown` until [`ProxyService::run`] has drained.
+    /// Opens the spools and makes keys. `keys` are this host's own of role Proxy, which it shows to agents; `locals`
+    /// are services of agents in this process, which are reached without a tunnel. Spools go on after `shutdown` until
+    /// [`ProxyService::run`] has drained.
     pub async fn new(
         settings: ProxySettings,
         authority: Arc<dyn Authority>,

@@ -34,6 +34,9 @@ mod tests {
 
     #[test]
     fn errors_are_json() {
-        assert_eq!(error("a#B", "say \"no\"\n"), r#"{"__type":"a#B","message":"say \"no\"\u000a"}"#);
+        assert_eq!(
+            error("a#B", "say \"no\"\n"),
+            r#"{"__type":"a#B","message":"say \"no\"\u000a"}"#
+        );
     }
 }

@@ -290,7 +290,8 @@ impl<'a> Command<'a> {
 
     /// Whether the argument at `at` is `word`, in any case.
     pub fn word(&self, at: usize, word: &str) -> bool {
-        self.arg(at).is_some_and(|arg| arg.whole() && arg.kept.eq_ignore_ascii_case(word.as_bytes()))
+        self.arg(at)
+            .is_some_and(|arg| arg.whole() && arg.kept.eq_ignore_ascii_case(word.as_bytes()))
     }
 
     /// The argument at `at`, if it was kept; the name is at 0.

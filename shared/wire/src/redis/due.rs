@@ -25,12 +25,16 @@ pub struct Due {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Expected {
-    Reply { secret: bool },
+    Reply {
+        secret: bool,
+    },
     Auth,
     /// So many confirmations of single channels.
     Channels(u64),
     /// The end of all subscriptions of a kind: at least one confirmation.
-    NoChannels { seen: bool },
+    NoChannels {
+        seen: bool,
+    },
     /// An answer of our own.
     Answer(Vec<u8>),
 }

@@ -58,7 +58,14 @@ pub fn redis_replies(data: &[u8]) {
     }
     let (mut due, mut commands) = (Due::default(), Commands::default());
     let asked = [
-        "GET a\n", "SUBSCRIBE a b\n", "UNSUBSCRIBE\n", "MULTI\n", "AUTH a b\n", "EXEC\n", "MONITOR\n", "PING\n",
+        "GET a\n",
+        "SUBSCRIBE a b\n",
+        "UNSUBSCRIBE\n",
+        "MULTI\n",
+        "AUTH a b\n",
+        "EXEC\n",
+        "MONITOR\n",
+        "PING\n",
     ];
     for line in asked {
         assert!(matches!(commands.scan(line.as_bytes()), Ok((_, true))));
@@ -98,9 +105,29 @@ mod tests {
     /// Bytes that often are nearly of the protocol.
     fn nearly() -> impl Strategy<Value = Vec<u8>> {
         let pieces: Vec<&[u8]> = vec![
-            b"*2\r\n", b"$3\r\nGET\r\n", b"$1\r\na\r\n", b"*1\r\n$4\r\nPING\r\n", b"AUTH a b\r\n", b"SET \"a\\x00\" 'b'\r\n",
-            b"+OK\r\n", b"-ERR no\r\n", b":1\r\n", b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", b">2\r\n", b"%1\r\n", b"|1\r\n",
-            b"_\r\n", b"$-1\r\n", b"*-1\r\n", b"$100000\r\n", b"+1.1 [0 x] \"a\"\r\n", b"+QUEUED\r\n", b"\r\n", b"\n", b"*", b"$",
+            b"*2\r\n",
+            b"$3\r\nGET\r\n",
+            b"$1\r\na\r\n",
+            b"*1\r\n$4\r\nPING\r\n",
+            b"AUTH a b\r\n",
+            b"SET \"a\\x00\" 'b'\r\n",
+            b"+OK\r\n",
+            b"-ERR no\r\n",
+            b":1\r\n",
+            b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n",
+            b">2\r\n",
+            b"%1\r\n",
+            b"|1\r\n",
+            b"_\r\n",
+            b"$-1\r\n",
+            b"*-1\r\n",
+            b"$100000\r\n",
+            b"+1.1 [0 x] \"a\"\r\n",
+            b"+QUEUED\r\n",
+            b"\r\n",
+            b"\n",
+            b"*",
+            b"$",
         ];
         let piece = prop_oneof![
             4 => prop::sample::select(pieces).prop_map(<[u8]>::to_vec),

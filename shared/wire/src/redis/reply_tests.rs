@@ -110,7 +110,10 @@ fn what_no_server_may_send() {
         (b"$99999999999999999999999\r\n", Malformed::Length),
         (b"$-2\r\n", Malformed::Length),
         (b"*-2\r\n", Malformed::Count),
-        (b"*2\r\n*9223372036854775807\r\n*9223372036854775807\r\n*9223372036854775807\r\n", Malformed::Elements),
+        (
+            b"*2\r\n*9223372036854775807\r\n*9223372036854775807\r\n*9223372036854775807\r\n",
+            Malformed::Elements,
+        ),
         (b"%9223372036854775807\r\n%9223372036854775807\r\n", Malformed::Elements),
         (b"$1\r\nab\r\n", Malformed::LineEnd("a value")),
         (b"+OK\rx", Malformed::LineEnd("a line of a reply")),

@@ -20,7 +20,8 @@ fn line(line: &str) -> String {
 
 #[test]
 fn words_stay_bare_and_the_rest_is_quoted() {
-    let args: [&[u8]; 7] = [b"SET", b"k:1", b"", b"a b", b"it's \"x\"\\", "ä\n".as_bytes(), b"\x00\xff\x1b"];
+    let args: [&[u8]; 7] =
+        [b"SET", b"k:1", b"", b"a b", b"it's \"x\"\\", "ä\n".as_bytes(), b"\x00\xff\x1b"];
     let wanted = r#"SET k:1 "" "a b" "it's \"x\"\\" "ä\n" "\x00\xff\x1b""#;
     assert_eq!(text_of(&args, 4096), wanted);
 }
@@ -31,7 +32,10 @@ fn secrets_are_left_out_and_said_to_be() {
         ("AUTH hunter2", "AUTH <redacted>"),
         ("auth alice hunter2", "auth alice <redacted>"),
         ("AUTH hunter2 hunter2 hunter2", "AUTH <redacted> <redacted> <redacted>"),
-        ("HELLO 3 AUTH alice hunter2 SETNAME n", "HELLO 3 AUTH alice <redacted> <redacted> <redacted>"),
+        (
+            "HELLO 3 AUTH alice hunter2 SETNAME n",
+            "HELLO 3 AUTH alice <redacted> <redacted> <redacted>",
+        ),
         ("HELLO 3 SETNAME n", "HELLO 3 SETNAME n"),
         ("HELLO 3 AUTH hunter2", "HELLO 3 AUTH <redacted>"),
         (
@@ -52,7 +56,10 @@ fn secrets_are_left_out_and_said_to_be() {
         ("SENTINEL SET m auth-pass pw", "SENTINEL SET m auth-pass <redacted>"),
         ("SENTINEL CONFIG SET sentinel-pass pw", "SENTINEL CONFIG SET sentinel-pass <redacted>"),
         ("COMMAND GETKEYS AUTH alice pw", "COMMAND GETKEYS AUTH alice <redacted>"),
-        ("ACL DRYRUN bob CONFIG SET requirepass pw", "ACL DRYRUN bob CONFIG SET requirepass <redacted>"),
+        (
+            "ACL DRYRUN bob CONFIG SET requirepass pw",
+            "ACL DRYRUN bob CONFIG SET requirepass <redacted>",
+        ),
         ("SET AUTH alice", "SET AUTH alice"),
     ] {
         assert_eq!(line(command), wanted);
@@ -65,7 +72,10 @@ fn a_cut_is_named_with_length_and_digest() {
     let digest: String = Sha256::digest(&value).iter().map(|byte| format!("{byte:02x}")).collect();
     let text = text_of(&[b"SET", b"k", &value, b"EX", b"10"], 8192);
     assert!(text.starts_with("SET k \"vvvv"), "{text}");
-    assert!(text.contains(&format!("v\"… [cut: 100000 bytes, sha256 {digest}] … and 2 more arguments")), "{text}");
+    assert!(
+        text.contains(&format!("v\"… [cut: 100000 bytes, sha256 {digest}] … and 2 more arguments")),
+        "{text}"
+    );
     assert!(text.len() <= 8192);
     // Kept whole, but too long when written out.
     let binary = vec![0xff_u8; 10_000];

@@ -89,6 +89,10 @@ where
     }
 
     async fn pass(&mut self, bytes: &[u8]) -> Result<(), Cause> {
+        if self.replies.between() {
+            // What was refused before the command that these bytes answer comes before them.
+            self.answer().await?;
+        }
         let (mut done, mut at) = (0, 0);
         while at < bytes.len() {
             let rest = bytes.get(at..).unwrap_or_default();
