@@ -28,7 +28,12 @@ impl Shop {
     fn with(name: &str, options: &DbOptions) -> Result<Option<Self>> {
         let stage = DbStage::with(name, options)?;
         let Some(postgres) = Postgres::start(&stage.cluster, &["alice"])? else { return Ok(None) };
-        stage.serve(&DbResource { name: SHOP, protocol: "postgres", uri: postgres.uri(), spec: "" })?;
+        stage.serve(&DbResource {
+            name: SHOP,
+            protocol: "postgres",
+            uri: postgres.uri(),
+            spec: "",
+        })?;
         Ok(Some(Self { stage, postgres }))
     }
 
@@ -203,8 +208,7 @@ fn a_stopped_agent_lets_its_sessions_end_and_loses_nothing() -> Result<()> {
 
 #[test]
 fn a_killed_proxy_ends_its_sessions() -> Result<()> {
-    let options =
-        DbOptions { agent: DbAgent::Tunnel, two_processes: true, ..DbOptions::default() };
+    let options = DbOptions { agent: DbAgent::Tunnel, two_processes: true, ..DbOptions::default() };
     let Some(mut shop) = Shop::with("dbf-proxy", &options)? else { return Ok(()) };
     let tunnel = shop.tunnel()?;
     let mut psql = Psql::start(&tunnel)?;
@@ -245,8 +249,7 @@ fn a_killed_database_ends_its_sessions_and_says_so() -> Result<()> {
 
 #[test]
 fn sessions_go_on_while_the_auth_service_is_away() -> Result<()> {
-    let options =
-        DbOptions { agent: DbAgent::Tunnel, two_processes: true, ..DbOptions::default() };
+    let options = DbOptions { agent: DbAgent::Tunnel, two_processes: true, ..DbOptions::default() };
     let Some(mut shop) = Shop::with("dbf-away", &options)? else { return Ok(()) };
     let tunnel = shop.tunnel()?;
     let mut psql = Psql::start(&tunnel)?;

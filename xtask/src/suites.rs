@@ -13,9 +13,8 @@ const JDBC: &[(&str, &str, &str)] = &[
     ("PostgreSQL", "postgresql-jdbc.jar", "org.postgresql:postgresql:42.7.8"),
     ("MariaDB", "mariadb-jdbc.jar", "org.mariadb.jdbc:mariadb-java-client:3.5.3"),
 ];
-/// Where Debian's source packages are.
-const SOURCES: &str = "deb-src http://deb.debian.org/debian bookworm main\n\
-                       deb-src http://deb.debian.org/debian-security bookworm-security main\n";
+/// Where this machine gets its packages from.
+const PLACES: [&str; 2] = ["/etc/apt/sources.list", "/etc/apt/sources.list.d"];
 
 /// Brings what is missing. Outside continuous integration its tests can be done without.
 pub(crate) fn bring() -> Result<()> {
@@ -50,17 +49,20 @@ fn postgres(suite: &Path) -> Result<()> {
         output(Command::new("dpkg-query").args(["-W", "-f=${Version}", "postgresql-15"]))?;
     let work = suite.with_extension("building");
     std::fs::create_dir_all(work.join("lists/partial"))?;
-    std::fs::write(work.join("debian.list"), SOURCES)?;
+    let places = work.join("places");
+    std::fs::create_dir_all(&places)?;
+    PLACES.iter().try_for_each(|place| sources(Path::new(place), &places))?;
     let apt = |words: &[&str]| {
         let mut command = Command::new("apt-get");
         command.current_dir(&work).stdout(Stdio::null()).arg("-q");
-        for (name, path) in [("Etc::sourcelist", "debian.list"), ("State::lists", "lists")] {
+        for (name, path) in [("Etc::sourceparts", "places"), ("State::lists", "lists")] {
             command.arg("-o").arg(format!("Dir::{name}={}", work.join(path).display()));
         }
-        command.args(["-o", "Dir::Etc::sourceparts=/dev/null"]).args(words);
+        command.args(["-o", "Dir::Etc::sourcelist=/dev/null"]).args(words);
         command
     };
-    succeed(&mut apt(&["update"]))?;
+    // Some places have no sources, which is an error of this and none of ours.
+    let _some = apt(&["update"]).stderr(Stdio::null()).status()?;
     succeed(&mut apt(&["source", "--download-only", &format!("postgresql-15={version}")]))?;
     let headers = format!("postgresql-server-dev-15={version}");
     // The headers alone: the package itself wants a compiler of its own.
@@ -95,6 +97,24 @@ fn postgres(suite: &Path) -> Result<()> {
         std::fs::rename(work.join(name), suite.join(name))?;
     }
     Ok(std::fs::remove_dir_all(work)?)
+}
+
+/// Writes the places of packages as places of sources, both forms that apt reads.
+fn sources(place: &Path, to: &Path) -> Result<()> {
+    if place.is_dir() {
+        let mut entries = std::fs::read_dir(place)?;
+        return entries.try_for_each(|entry| sources(&entry?.path(), to));
+    }
+    let (Ok(text), Some(name)) = (std::fs::read_to_string(place), place.file_name()) else {
+        return Ok(());
+    };
+    let source = |line: &str| match line {
+        line if line.starts_with("deb ") => line.replacen("deb ", "deb-src ", 1),
+        line if line.starts_with("Types:") => "Types: deb deb-src".to_owned(),
+        line => line.to_owned(),
+    };
+    let text: Vec<String> = text.lines().map(source).collect();
+    Ok(std::fs::write(to.join(name), text.join("\n") + "\n")?)
 }
 
 fn jdbc(driver: &Path, artifact: &str) -> Result<()> {

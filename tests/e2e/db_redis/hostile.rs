@@ -18,7 +18,9 @@ fn serve(mut tls: Tls) -> Result<()> {
     if how("noise") {
         tls.write_all(&[0xa5; 4096])?;
     } else if how("elements") {
-        tls.write_all(b"*2\r\n*9223372036854775807\r\n*9223372036854775807\r\n*9223372036854775807\r\n")?;
+        tls.write_all(
+            b"*2\r\n*9223372036854775807\r\n*9223372036854775807\r\n*9223372036854775807\r\n",
+        )?;
     } else if how("header") {
         tls.write_all(&[b"$".as_slice(), &[b'1'; 4096]].concat())?;
     } else if how("deep") {
@@ -45,7 +47,12 @@ fn serve(mut tls: Tls) -> Result<()> {
 fn a_hostile_server_harms_its_own_session_only() -> Result<()> {
     let Some(cache) = Cache::new("redis-hostile")? else { return Ok(()) };
     let server = TlsServer::start(&cache.stage.cluster, cache.stage.scratch.path(), serve)?;
-    cache.stage.serve(&DbResource { name: "hostile", protocol: "redis", uri: server.uri(), spec: "" })?;
+    cache.stage.serve(&DbResource {
+        name: "hostile",
+        protocol: "redis",
+        uri: server.uri(),
+        spec: "",
+    })?;
     let (good, bad) = (cache.tunnel("default")?, cache.stage.tunnel("hostile", "default", "")?);
     let mut neighbour = Raw::connect(good.port)?;
     for how in ["noise", "elements", "header"] {

@@ -50,11 +50,22 @@ fn what_is_not_the_protocol_is_refused_and_told_of() -> Result<()> {
     let Some(cache) = Cache::new("redis-odd")? else { return Ok(()) };
     let tunnel = cache.tunnel("default")?;
     // The last two are what a server would read as two commands where we read one.
-    for bad in ["*1\r\n:1\r\n", "*99999999999\r\n", "GET \"a", "*1\r\n$4\r\nPINGxx*1\r\n$8\r\nFLUSHALL\r\n", "*1\rx$8\r\nFLUSHALL\r\n"] {
+    for bad in [
+        "*1\r\n:1\r\n",
+        "*99999999999\r\n",
+        "GET \"a",
+        "*1\r\n$4\r\nPINGxx*1\r\n$8\r\nFLUSHALL\r\n",
+        "*1\rx$8\r\nFLUSHALL\r\n",
+    ] {
         let mut client = Raw::connect(tunnel.port)?;
-        client.send(format!("SET good 1\r\n*1\r\n$4\r\nPING\r\n{bad}\r\nSET never 1\r\n").as_bytes())?;
+        client.send(
+            format!("SET good 1\r\n*1\r\n$4\r\nPING\r\n{bad}\r\nSET never 1\r\n").as_bytes(),
+        )?;
         let answers = client.rest()?;
-        assert!(answers.starts_with("+OK\r\n+PONG\r\n-ERR Protocol error: "), "{bad:?}: {answers:?}");
+        assert!(
+            answers.starts_with("+OK\r\n+PONG\r\n-ERR Protocol error: "),
+            "{bad:?}: {answers:?}"
+        );
     }
     let sids = ended(&cache.stage, super::CACHE, 5)?;
     for sid in &sids {
@@ -75,12 +86,18 @@ fn refusals_keep_their_place_in_a_pipeline() -> Result<()> {
     let wanted = "$1\r\n1\r\n*-1\r\n-NOPERM replication";
     let all = client.until("$4\r\npong\r\n$0\r\n\r\n")?;
     assert!(all.starts_with(wanted), "{all:?}");
-    let places: Vec<Option<usize>> =
-        ["-NOPERM repl", "$1\r\n2\r\n", "-NOPERM this session", "$1\r\na\r\n:1", "$1\r\nb\r\n:2", "-NOPERM repl"]
-            .iter()
-            .enumerate()
-            .map(|(at, text)| if at == 5 { all.rfind(text) } else { all.find(text) })
-            .collect();
+    let places: Vec<Option<usize>> = [
+        "-NOPERM repl",
+        "$1\r\n2\r\n",
+        "-NOPERM this session",
+        "$1\r\na\r\n:1",
+        "$1\r\nb\r\n:2",
+        "-NOPERM repl",
+    ]
+    .iter()
+    .enumerate()
+    .map(|(at, text)| if at == 5 { all.rfind(text) } else { all.find(text) })
+    .collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} {all:?}");
     Ok(())
 }
@@ -90,7 +107,10 @@ fn a_client_that_does_not_read_costs_no_memory() -> Result<()> {
     let Some(cache) = Cache::new("redis-slow")? else { return Ok(()) };
     let tunnel = cache.tunnel("default")?;
     let mut client = Raw::connect(tunnel.port)?;
-    client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n{}\r\n", "v".repeat(1_000_000)).as_bytes())?;
+    client.send(
+        format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n{}\r\n", "v".repeat(1_000_000))
+            .as_bytes(),
+    )?;
     client.until("+OK\r\n")?;
     let daemon = cache.stage.cluster.auth.id();
     let before = memory::resident(daemon)?;
@@ -128,7 +148,10 @@ fn whoever_dies_ends_the_session_on_both_sides() -> Result<()> {
     client.until("1\r\n")?;
     cache.redis.process.kill()?;
     let last = client.rest()?;
-    assert!(last.is_empty() || last == "-ERR the database has closed the connection\r\n", "{last:?}");
+    assert!(
+        last.is_empty() || last == "-ERR the database has closed the connection\r\n",
+        "{last:?}"
+    );
     ended(&cache.stage, super::CACHE, 2)?;
     let mut client = Raw::connect(tunnel.port)?;
     client.send(b"PING\r\n")?;

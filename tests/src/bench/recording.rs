@@ -140,8 +140,10 @@ pub fn modes(mib: u64, rounds: usize) -> Result<()> {
             }
         }
         let base = median(&speeds[0]);
-        let title =
-            format!("terminal at full speed, {name}, {mib} MiB, round trip to auth {:?}, MiB/s", 2 * DISTANCE);
+        let title = format!(
+            "terminal at full speed, {name}, {mib} MiB, round trip to auth {:?}, MiB/s",
+            2 * DISTANCE
+        );
         let mut table = Table::new(&title);
         for ((mode, _), speeds) in modes.iter().zip(&speeds) {
             let speed = median(speeds);
