@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use shared_api::client::{Client, ClientConfig, Route};
@@ -21,6 +22,8 @@ struct Scene {
     joe: Home,
     mia: Home,
     sshd: Sshd,
+    /// How often sshd was seen to listen.
+    starts: AtomicUsize,
     login: String,
     /// The folder of sshd.
     folder: PathBuf,
@@ -50,7 +53,7 @@ impl Scene {
         let mia = cluster.user("mia", "dev", &login)?;
         let folder = scratch.folder("sshd")?;
         let sshd = Sshd::start(&folder, &SshdOptions::default())?;
-        Ok(Self { cluster, joe, mia, sshd, login, folder, scratch })
+        Ok(Self { cluster, joe, mia, sshd, starts: AtomicUsize::new(1), login, folder, scratch })
     }
 
     fn config(&self) -> PathBuf {
@@ -87,11 +90,16 @@ impl Scene {
         Ok(outcome)
     }
 
-    /// Waits until sshd listens; it starts itself anew when it is told of changes.
+    /// Waits until sshd listens once more than at the last call: it starts itself anew when it is told of changes, and
+    /// one that is told again before it can hear it ends.
     fn listens(&self) -> Result<()> {
-        until("sshd to listen again", 10, || {
-            std::net::TcpStream::connect(("127.0.0.1", self.sshd.port)).ok().map(drop)
-        })
+        let before = self.starts.load(Ordering::Relaxed);
+        let now = until("sshd to listen again", 10, || {
+            let starts = self.sshd.log().matches("Server listening on 127.0.0.1 ").count();
+            (starts > before).then_some(starts)
+        })?;
+        self.starts.store(now, Ordering::Relaxed);
+        Ok(())
     }
 
     fn target(&self) -> String {
@@ -257,6 +265,7 @@ fn renewal_follows_the_host_key() -> Result<()> {
     let forced = run(scene.teleport()?.args(["--renew", "--force"]), "", 60)?.ok();
     ensure!(forced.text().contains("was renewed"), "{}", forced.text());
     assert_ne!(certificate()?, first);
+    scene.listens()?;
 
     // The administrator replaces sshd's key.
     let key = scene.folder.join("host_key");

@@ -384,7 +384,6 @@ impl SessionRun {
 
 /// Tells the client how its program ended (RFC 4254 §6.10).
 async fn tell(client: &ChannelWriteHalf<Msg>, handle: &Handle, exit: Exit) {
-    let _ = client.eof().await;
     if let Some(signal) = exit.signal {
         let (signal, none) = (Sig::Custom(signal), String::new());
         let _ = handle
@@ -393,6 +392,8 @@ async fn tell(client: &ChannelWriteHalf<Msg>, handle: &Handle, exit: Exit) {
     } else if let Some(status) = exit.status {
         let _ = handle.exit_status_request(client.id(), status).await;
     }
+    // Behind it: there are clients that close the channel when both ends are said.
+    let _ = client.eof().await;
 }
 
 /// From the client to the program. Ends when the client has closed its channel.

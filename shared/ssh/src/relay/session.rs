@@ -20,6 +20,8 @@ use crate::target::Target;
 
 /// How long a target may take to answer a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the end of output waits for the exit status, which servers send about then.
+const EOF_HELD: Duration = Duration::from_millis(200);
 /// How long a target may go on talking after the client closed the channel.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a client may take to read a last message.
@@ -342,9 +344,14 @@ async fn down(
     waits: &Waiting,
     ended: &mut Ended,
 ) {
+    let mut eof = HeldEof::default();
     loop {
         let message = tokio::select! {
             message = target.wait() => message,
+            () = eof.due() => {
+                eof.pass_on(shared).await;
+                continue;
+            }
             reply = shared.watching.reply() => {
                 if waits.during(shared.client.data_bytes(reply)).await.is_err() {
                     return;
@@ -363,15 +370,14 @@ async fn down(
                     return;
                 }
             }
-            Some(ChannelMsg::Eof) => {
-                let _ = shared.client.eof().await;
-            }
+            Some(ChannelMsg::Eof) => eof.hold(),
             Some(ChannelMsg::Success) => shared.answered(true),
             Some(ChannelMsg::Failure) => shared.answered(false),
             Some(ChannelMsg::ExitStatus { exit_status }) => {
                 ended.exit_status = Some(exit_status);
                 let _ =
                     shared.client_handle.exit_status_request(shared.client.id(), exit_status).await;
+                eof.pass_on(shared).await;
             }
             Some(ChannelMsg::ExitSignal { signal_name, core_dumped, error_message, lang_tag }) => {
                 if !signal_is_sound(&signal_name) {
@@ -383,9 +389,35 @@ async fn down(
                 let (id, client) = (shared.client.id(), &shared.client_handle);
                 let _ =
                     client.exit_signal_request(id, signal_name, core_dumped, message, lang).await;
+                eof.pass_on(shared).await;
             }
-            Some(ChannelMsg::Close) | None => return,
+            Some(ChannelMsg::Close) | None => return eof.pass_on(shared).await,
             Some(_) => {}
+        }
+    }
+}
+
+/// The end of a target's output, held until the target says how its command ended, or for a moment: there are clients
+/// that close the channel when both ends are said, and would not hear of the exit status behind it.
+#[derive(Default)]
+struct HeldEof(Option<tokio::time::Instant>);
+
+impl HeldEof {
+    fn hold(&mut self) {
+        self.0.get_or_insert_with(|| tokio::time::Instant::now() + EOF_HELD);
+    }
+
+    /// Pends until it has been held long enough.
+    async fn due(&self) {
+        match self.0 {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn pass_on(&mut self, shared: &SessionChannel) {
+        if self.0.take().is_some() {
+            let _ = shared.client.eof().await;
         }
     }
 }
